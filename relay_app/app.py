@@ -1,0 +1,177 @@
+"""The only place where things are wired.
+
+The rule: parts get what they need as arguments and never look for it, so every one of them can
+be replaced: ``create_app(settings, store=…, dial=…, clock=…)``.
+"""
+
+import time
+from collections.abc import Callable
+
+from flask import Flask
+
+from relay_app.errors import RelayFault
+from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.stores import open_store
+from relay_app.ledger.stores.base import Store
+from relay_app.observe.logs import configure, logger
+from relay_app.observe.metrics import Metrics, Snapshot
+from relay_app.session.keeper import Keeper
+from relay_app.session.tap import open_sink
+from relay_app.settings import Settings, SettingsError
+from relay_app.upstream.catalogue import Catalogue
+from relay_app.upstream.dial import Dial, Dialler
+from relay_app.web.auth import Authenticator
+from relay_app.web.hub import SessionHub
+from relay_app.web.ops import Operations
+from relay_app.web.realtime import RealtimeEndpoint
+from relay_app.wire.rooms import Rooms
+
+__all__ = ["Relay", "create_app"]
+
+CLOSE_SECONDS = 10.0
+
+
+class Relay:
+    """One worker's relay: what ``create_app`` and the extension put behind their routes.
+
+    Building it starts nothing: no thread, no greenlet, no connection; it may precede a fork.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | None = None,
+        dial: Dial | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.hub = SessionHub()
+        self.keeper = Keeper(on_tick=self.publish)
+        self.store = store or _store(settings)
+        self.accountant = Accountant(self.store, durability=settings.store.durability)
+        self._rooms = Rooms(settings.server.max_buffered_bytes)
+        self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
+        self._draining = False
+        self._authenticator = Authenticator(settings.auth.mode, settings.keys)
+        self._dial = dial or Dialler(settings.server, self._rooms)
+        self._clock = clock
+
+    def register(self, app: Flask) -> None:
+        """Adds the relay's routes to ``app``."""
+        settings = self.settings
+        self.endpoint = RealtimeEndpoint(
+            limits=settings.server,
+            authenticator=self._authenticator,
+            catalogue=Catalogue(settings.upstreams),
+            api_keys={u.name: u.api_keys[0] for u in settings.upstreams if u.api_keys},
+            dial=self._dial,
+            hub=self.hub,
+            keeper=self.keeper,
+            accountant=self.accountant,
+            rooms=self._rooms,
+            before_forward=settings.store.durability == "before-forward",
+            audit=self._audit,
+            ready=self.check_ready,
+            on_refused=self.metrics.refused,
+            on_hold=self.metrics.held,
+            clock=self._clock,
+        )
+        self.endpoint.register(app)
+        Operations(
+            hub=self.hub,
+            accountant=self.accountant,
+            store=self.store,
+            authenticator=self._authenticator,
+            metrics=self.metrics,
+            publish=self.publish,
+            ready=self.check_ready,
+        ).register(app)
+        app.extensions["relay_app"] = self
+
+    def check_ready(self) -> None:
+        """Raises RelayFault while no new session may begin."""
+        if self._draining:
+            raise RelayFault(
+                "This relay is shutting down. Connect again to reach another.",
+                code="relay_draining",
+                headers={"Retry-After": "1"},
+            )
+        if not self.accountant.healthy:
+            raise RelayFault(
+                "This relay cannot record usage at the moment. Try again later.",
+                code="ledger_unavailable",
+                headers={"Retry-After": "5"},
+            )
+
+    def announce_drain(self) -> None:
+        """Makes readiness and new sessions 503, before the listener closes."""
+        self._draining = True
+
+    def drain(self) -> None:
+        """Ends sessions: idle ones at once with 1001, the others after their response."""
+        self._draining = True
+        self.keeper.drain(
+            RelayFault("the relay is shutting down", code="relay_draining", close_code=1001),
+            self.settings.server.drain_seconds,
+        )
+
+    def close(self) -> None:
+        """Ends every session now and makes every record durable. For a worker's last moments."""
+        self.hub.run(self._close)
+
+    def _close(self) -> None:
+        self._draining = True
+        self.keeper.drain(
+            RelayFault("the relay is shutting down", code="relay_draining", close_code=1001), 0
+        )
+        self.keeper.wait_empty(CLOSE_SECONDS)
+        if not self.accountant.close(CLOSE_SECONDS):
+            for record in self.accountant.unwritten:
+                logger.error("usage record lost record=%s", record.as_dict())
+        if self._audit is not None:
+            self._audit.close()
+        self.publish()
+
+    def publish(self) -> None:
+        """Brings the metrics up to date."""
+        keeper, accountant = self.keeper, self.accountant
+        self.metrics.publish(
+            Snapshot(
+                open=len(keeper),
+                opened=keeper.opened,
+                closes=dict(keeper.closes),
+                tally=keeper.tally(),
+                records=accountant.records_written,
+                pending=accountant.pending,
+                store_failures=accountant.failures,
+                buffered_bytes=self._rooms.taken_bytes,
+            )
+        )
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    store: Store | None = None,
+    dial: Dial | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Flask:
+    """The relay as a WSGI application.
+
+    Without ``settings`` they are read from the file that ``RELAY_CONFIG`` names. Raises
+    SettingsError.
+    """
+    configure()
+    app = Flask("relay_app")
+    relay = Relay(settings or Settings.from_environment(), store=store, dial=dial, clock=clock)
+    relay.register(app)
+    return app
+
+
+def _store(settings: Settings) -> Store:
+    try:
+        return open_store(settings.store.url)
+    except ValueError as error:
+        raise SettingsError(f"{settings.source}: store.url: {error}") from None

@@ -1,0 +1,37 @@
+"""JSON in and out, in one place, so that the library behind it can change in one line.
+
+The rule: nothing else in the package imports a JSON library. ujson is used with
+``escape_forward_slashes=False`` because base64 audio is full of slashes, and it is given
+bytes as they came: it checks their UTF-8 itself.
+"""
+
+from typing import Any
+
+import ujson
+
+__all__ = ["dumps", "loads", "loads_object"]
+
+
+def loads(payload: bytes | str) -> Any:
+    """The value that ``payload`` encodes.
+
+    Raises ValueError for everything that is not one JSON text we can hold: broken syntax,
+    invalid UTF-8, integers beyond 64 bits, nesting deeper than ujson's limit of 1,024.
+    """
+    try:
+        return ujson.loads(payload)
+    except (ValueError, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
+def loads_object(payload: bytes | str) -> dict[str, Any]:
+    """Like :func:`loads`, and raises ValueError unless the value is a JSON object."""
+    value = loads(payload)
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object but {type(value).__name__}")
+    return value
+
+
+def dumps(value: Any) -> str:
+    """``value`` as compact JSON text. Raises TypeError for what JSON cannot say."""
+    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False)

@@ -1,0 +1,105 @@
+"""What was recorded and is not yet durable, in order.
+
+The rule: a commit leaves the outbox only when its outcome is known, so that a failed write, a
+killed greenlet or a timeout loses nothing and reorders nothing. The outbox is bounded, and a
+full one refuses instead of forgetting.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from time import monotonic
+
+from gevent.event import Event
+
+from relay_app.errors import RelayFault
+from relay_app.meter.usage import UsageRecord
+
+__all__ = ["Commit", "LedgerClosed", "LedgerFull", "Outbox"]
+
+
+class LedgerFull(RelayFault):
+    """So many records wait for the store that no more are taken; these were not."""
+
+
+class LedgerClosed(RelayFault):
+    """The ledger is closed, the relay is going away; the records were not taken."""
+
+
+class Commit:
+    """A ticket for records on their way to the store. Belongs to the hub that recorded them."""
+
+    __slots__ = ("_settled", "error", "records", "since")
+
+    def __init__(self, records: tuple[UsageRecord, ...]) -> None:
+        self.records = records
+        self.since = monotonic()
+        self.error: str | None = None
+        """Why the store refused one of the records for good, once that is known."""
+        self._settled = Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known: durable, or refused (then see ``error``)."""
+        return self._settled.is_set()
+
+    @property
+    def durable(self) -> bool:
+        """Whether every record of this ticket survives this process from now on."""
+        return self.done and self.error is None
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait up to ``timeout`` seconds for the outcome; True if the records are durable.
+
+        False says nothing is lost: the records stay queued, unless ``error`` is set.
+        """
+        self._settled.wait(timeout)
+        return self.durable
+
+    def settle(self, error: str | None = None) -> None:
+        """For the accountant: the outcome is known; wakes all who wait."""
+        self.error = error
+        self._settled.set()
+
+
+class Outbox:
+    """Commits in the order they came, of at most ``max_records`` records together."""
+
+    def __init__(self, max_records: int) -> None:
+        self._max_records = max_records
+        self._records = 0
+        self._commits: deque[Commit] = deque()
+
+    def __len__(self) -> int:
+        """Records waiting, those being written right now included."""
+        return self._records
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long the oldest record has been waiting; 0.0 if none is."""
+        return monotonic() - self._commits[0].since if self._commits else 0.0
+
+    def add(self, records: tuple[UsageRecord, ...]) -> Commit:
+        """All of ``records`` or none: raises LedgerFull if they would exceed the bound."""
+        commit = Commit(records)
+        if not records:
+            commit.settle()
+            return commit
+        if self._records + len(records) > self._max_records:
+            raise LedgerFull(
+                "usage cannot be recorded: too much of it waits to be stored", code="ledger_full"
+            )
+        self._commits.append(commit)
+        self._records += len(records)
+        return commit
+
+    def commits(self) -> list[Commit]:
+        """All that wait, oldest first. They stay."""
+        return list(self._commits)
+
+    def settle(self, commits: list[Commit], rejected: Mapping[str, str]) -> None:
+        """Let go of the oldest ``commits``: durable, but for the records ``rejected`` by id."""
+        for commit in commits:
+            self._commits.popleft()
+            self._records -= len(commit.records)
+            causes = [rejected[record.id] for record in commit.records if record.id in rejected]
+            commit.settle("; ".join(causes) or None)

@@ -1,0 +1,117 @@
+"""The contract of a store: where usage records live once the session that made them is gone.
+
+The rule: a method that returns has done what it says. There is no quiet success: an abstract
+method raises, and a store that is not sure raises :class:`StoreError`.
+"""
+
+import abc
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from relay_app.ledger.stores.totals import By, Total, day_of
+from relay_app.meter.usage import SOURCE_RANK, UsageRecord
+
+__all__ = ["Store", "StoreError", "check_record", "redact"]
+
+_SECRETS = re.compile(r"(?<=://)\S*(?=@)|(?<=password=)[^\s&;]+", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """``text`` with the user and password of every URL in it replaced by ``***``."""
+    return _SECRETS.sub("***", text)
+
+
+def check_record(record: UsageRecord) -> None:
+    """Raise TypeError, ValueError or OverflowError for what no store can add up or order."""
+    if record.source not in SOURCE_RANK:
+        raise ValueError(f"source must be one of {', '.join(SOURCE_RANK)}, not {record.source!r}")
+    cost = record.cost_usd
+    if cost is not None and not (isinstance(cost, Decimal) and cost.is_finite()):
+        raise TypeError(f"cost_usd must be a finite Decimal, not {cost!r}")
+    day_of(record.ended_at)
+
+
+class StoreError(Exception):
+    """The store could not do what it was asked, and says why in one redacted line.
+
+    ``rejected`` decides what a failed write means:
+
+    * empty: nothing may be assumed durable. The same records are to be written again, and
+      writing twice what did arrive does no harm.
+    * ids and causes: those records can never be stored (a value no column takes), and every
+      other record of the call **is** durable. Writing them again would fail again.
+
+    There is no flag for transient failures on purpose: a full disk, a locked file and a newer
+    schema are all cured by someone else, so the answer to each is to keep and retry.
+    """
+
+    def __init__(self, message: str, *, rejected: Mapping[str, str] | None = None) -> None:
+        super().__init__(redact(message))
+        self.rejected = {key: redact(cause) for key, cause in (rejected or {}).items()}
+
+
+class Store(abc.ABC):
+    """A durable, idempotent set of usage records.
+
+    Every method may block on disk or network and is called on a native thread, never on the
+    hub; any thread may call any method, at the same time as another. Building a store is free:
+    it opens, creates and reads nothing until first used, and it may be built before a fork and
+    used on either side of it. One that was already writing when its process forked may refuse
+    to work in the child.
+
+    Methods raise :class:`StoreError` when the store behind them does not do its part, and
+    ValueError for arguments that make no sense.
+    """
+
+    @classmethod
+    @abc.abstractmethod
+    def from_url(cls, url: str) -> "Store":
+        """The store that ``url`` names, unopened.
+
+        Raises ValueError, saying what would be accepted and repeating no password.
+        """
+
+    @abc.abstractmethod
+    def write(self, records: Sequence[UsageRecord]) -> None:
+        """Make ``records`` durable. When this returns, they survive the death of this process
+        and, for a store on disk, the loss of power.
+
+        Idempotent by ``id``: any number of replays leaves one record. A record takes the place
+        of one with the same id only if its source ranks at least as high (``SOURCE_RANK``), so
+        what the provider reported is never lost to an estimate, whatever the order of arrival.
+
+        One bad record never costs the others: see :attr:`StoreError.rejected`.
+        """
+
+    @abc.abstractmethod
+    def records(
+        self,
+        *,
+        session_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[UsageRecord]:
+        """The records of one session or of all, with ``since <= ended_at < until``, in order of
+        ``ended_at`` and then ``id``.
+
+        They come from one consistent view and are streamed: memory does not grow with their
+        number. Close the iterator (or exhaust it) to let go of that view.
+        """
+
+    @abc.abstractmethod
+    def totals(
+        self, by: By, *, since: float | None = None, until: float | None = None
+    ) -> list[Total]:
+        """What was used and what it cost, by group, in order of the group's name.
+
+        Takes the records with ``since <= ended_at < until``. Money is added exactly.
+        """
+
+    @abc.abstractmethod
+    def ping(self) -> None:
+        """Return if the store can be reached and read; for readiness. Proves no free disk."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections. Idempotent; every other method then raises."""

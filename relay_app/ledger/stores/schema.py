@@ -1,0 +1,104 @@
+"""The table behind every SQL store, and a record's way into a row and back.
+
+The rule: a row holds the public field names of the record, so anyone may query it; money is
+the decimal's own text, never a float; and what does not fit a row is refused before it is sent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay_app import codec
+from relay_app.ledger.stores.base import check_record
+from relay_app.ledger.stores.totals import day_of
+from relay_app.meter.usage import SOURCE_RANK, Usage, UsageRecord
+
+__all__ = ["SCHEMA_VERSION", "from_row", "to_row", "usage_records"]
+
+SCHEMA_VERSION = 1
+"""Raised by one with every change of the table; a store refuses a file newer than itself."""
+
+_JSON = ("price", "estimate")
+_USAGE = tuple(f.name for f in fields(Usage))
+_PLAIN = tuple(f.name for f in fields(UsageRecord) if f.name not in ("usage", "cost_usd", *_JSON))
+_usage = attrgetter(*_USAGE)
+_plain = attrgetter(*_PLAIN)
+_DERIVED = ("source_rank", "day")
+
+
+def _text(name: str, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, sa.Text, nullable=False, **options)
+
+
+def _count(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+def _time(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.Double, nullable=False)
+
+
+usage_records = sa.Table(
+    "usage_records",
+    sa.MetaData(),
+    _text("id", primary_key=True),
+    _text("session_id", index=True),
+    _text("kind"),
+    _text("source"),
+    _text("status"),
+    _text("key"),
+    _text("upstream"),
+    _text("model"),
+    _text("upstream_model"),
+    _text("unit_id"),
+    _time("started_at"),
+    _time("ended_at"),
+    _count("input_text_tokens"),
+    _count("input_audio_tokens"),
+    _count("input_image_tokens"),
+    _count("cached_text_tokens"),
+    _count("cached_audio_tokens"),
+    _count("cached_image_tokens"),
+    _count("output_text_tokens"),
+    _count("output_audio_tokens"),
+    _count("reasoning_tokens"),
+    _time("transcription_seconds"),
+    sa.Column("cost_usd", sa.Text),
+    sa.Column("price", sa.Text),
+    sa.Column("usage_raw", sa.Text),
+    sa.Column("estimate", sa.Text),
+    # Derived, so that the rule of replacement and the grouping by day need nothing a dialect
+    # would spell in its own way.
+    sa.Column("source_rank", sa.SmallInteger, nullable=False),
+    _text("day"),
+    sa.Index("ix_usage_records_ended_at", "ended_at", "id"),
+)
+
+
+def to_row(record: UsageRecord) -> dict[str, Any]:
+    """The row of ``record``.
+
+    Raises TypeError, ValueError or OverflowError for a record that no row can hold.
+    """
+    check_record(record)
+    # Not by way of as_dict(), whose asdict() copies deeply and takes longer than the insert.
+    row = dict(zip(_PLAIN, _plain(record), strict=True))
+    row.update(zip(_USAGE, _usage(record.usage), strict=True))
+    row["cost_usd"] = None if record.cost_usd is None else format(record.cost_usd, "f")
+    for name in _JSON:
+        value = getattr(record, name)
+        row[name] = None if value is None else codec.dumps(value)
+    row["source_rank"] = SOURCE_RANK[record.source]
+    row["day"] = day_of(record.ended_at)
+    return row
+
+
+def from_row(row: Mapping[Any, Any]) -> UsageRecord:
+    """The record that :func:`to_row` made a row of."""
+    values = {name: value for name, value in row.items() if name not in _DERIVED}
+    for name in _JSON:
+        values[name] = None if values[name] is None else codec.loads(values[name])
+    return UsageRecord.from_dict(values)

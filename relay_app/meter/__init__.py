@@ -1,0 +1,23 @@
+"""What a session used: from the provider's events to one record a billable unit.
+
+The rule: pure code. It takes messages and a clock and returns values; it opens nothing, waits
+for nothing and raises nothing, because a fault of metering must never stop audio.
+
+    message        what a meter may ask of a WebSocket message
+    names          the event types of every dialect: known, audio, counted
+    events         a payload's two ends -> its type, without parsing
+    reading        message -> type and, if counted, event
+    untrusted      JSON values from outside, read without believing them
+    split          token counts -> tokens by modality, cached ones among them
+    reported       a provider's usage object -> Usage and where it came from
+    facts          what the server said about its session: models, modalities
+    units          which units run and which have ended, in bounded memory
+    meter          events -> UsageRecord, keyed by response or item id
+    usage          Usage and UsageRecord, the values that come out
+"""
+
+from relay_app.meter.message import Message
+from relay_app.meter.meter import Meter
+from relay_app.meter.usage import Usage, UsageRecord, record_id
+
+__all__ = ["Message", "Meter", "Usage", "UsageRecord", "record_id"]

@@ -1,0 +1,78 @@
+"""What the server has said about its session: which models work in it, and on what.
+
+The rule: only server events count. A client may ask for anything; what it got stands in
+``session.created`` and ``session.updated``.
+"""
+
+from typing import Any, Final
+
+from relay_app.meter.untrusted import mapping, name
+
+__all__ = ["SessionFacts"]
+
+MAX_COMMITS: Final = 1024
+"""Commits remembered while their transcription is awaited; it follows within seconds."""
+
+_TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
+
+
+class SessionFacts:
+    """The facts of one session, as far as its server has told them.
+
+    ``upstream_model`` is what the upstream was asked for until it names its own: that name is
+    the more exact (an alias resolved to a dated model, an Azure deployment to what it runs), and
+    it is the one the provider bills. ``text_only`` holds until anything but text was seen, and
+    then never again, because what was said stays in the context of later responses.
+    """
+
+    def __init__(self, upstream_model: str) -> None:
+        self.upstream_model = upstream_model
+        self.transcription_model: str | None = None
+        self.text_only = True
+        self._modalities: Any = None
+        self._commits: dict[str, tuple[float, str | None]] = {}
+
+    def told(self, session: dict[str, Any]) -> None:
+        """Take in the ``session`` of a created or updated event, GA or beta in shape.
+
+        A transcription that is switched off keeps its model here: results for what was
+        committed before are still to come.
+        """
+        self.upstream_model = name(session.get("model")) or self.upstream_model
+        self._modalities = _modalities(session) or self._modalities
+        ga = mapping(mapping(session.get("audio")).get("input")).get("transcription")
+        beta = session.get("input_audio_transcription")
+        self.transcription_model = (
+            name(mapping(ga).get("model"))
+            or name(mapping(beta).get("model"))
+            or self.transcription_model
+        )
+
+    def committed(self, item_id: str | None, at: float) -> None:
+        """User audio became an item, to be transcribed by the model in force at that moment."""
+        self.text_only = False
+        if item_id is not None and item_id not in self._commits:
+            self._commits[item_id] = (at, self.transcription_model)
+            if len(self._commits) > MAX_COMMITS:
+                del self._commits[next(iter(self._commits))]
+
+    def transcription_of(self, item_id: str, now: float) -> tuple[float, str | None]:
+        """When an item's transcription began, and its model: ``now``'s unless it was committed."""
+        at, model = self._commits.get(item_id, (now, None))
+        return at, model or self.transcription_model
+
+    def saw_item(self, item: dict[str, Any]) -> None:
+        """An item joined the conversation; calls and their outputs have no content parts."""
+        content = item.get("content")
+        parts = content if isinstance(content, list) else []
+        if any(mapping(part).get("type") not in _TEXT_PARTS for part in parts):
+            self.text_only = False
+
+    def only_text(self, response: dict[str, Any]) -> bool:
+        """Whether nothing but text can have gone into or come out of ``response``."""
+        return self.text_only and (_modalities(response) or self._modalities) == ["text"]
+
+
+def _modalities(values: dict[str, Any]) -> Any:
+    """``output_modalities`` (GA) or ``modalities`` (beta) of a session or a response."""
+    return values.get("output_modalities") or values.get("modalities")

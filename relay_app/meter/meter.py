@@ -1,0 +1,220 @@
+"""The meter of one session: its events go in, a record comes out for each unit that ends.
+
+The rules:
+1. A unit is counted once, by its response or item id, however often and in whatever order its
+   events come. A record is returned again only if it became better.
+2. No unit is lost: without an id it gets one, without an end it is "dropped", without figures
+   its source is "unknown".
+3. The price of a message is a look at its first bytes. Only the few types that begin, end or
+   name something are parsed; audio never is.
+4. Nothing raises, whatever comes.
+
+It may be called from the greenlets of both directions: no call of it yields.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from relay_app.meter.events import AUDIO, CLIENT, COUNTED, COUNTED_IN_TEXT, SERVER
+from relay_app.meter.facts import SessionFacts
+from relay_app.meter.message import Message
+from relay_app.meter.reading import read
+from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
+from relay_app.meter.units import UNNAMED, Ended, Units
+from relay_app.meter.untrusted import identifier, mapping, name
+from relay_app.meter.usage import SOURCE_RANK, Kind, Status, Usage, UsageRecord, record_id
+
+__all__ = ["Meter"]
+
+NOTHING: Final[Sequence[UsageRecord]] = ()
+
+
+class Meter:
+    """Turns the events of one session into usage records.
+
+    ``model`` is what the client asked for, ``upstream_model`` what the upstream was asked for;
+    ``clock`` gives seconds since the epoch. Counters: ``opaque_sent`` and ``opaque_received``
+    (messages we could not make out), ``usage`` (all that was reported so far), ``records``
+    (units that have a record; a replacement is not another).
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        key: str,
+        upstream: str,
+        model: str,
+        upstream_model: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self.opaque_sent = 0
+        self.opaque_received = 0
+        self.usage = Usage()
+        self.records = 0
+        self._session_id = session_id
+        self._key = key
+        self._upstream = upstream
+        self._model = name(model) or ""
+        self._clock = clock
+        self._facts = SessionFacts(name(upstream_model) or "")
+        self._units = Units()
+        self._unnamed = 0
+
+    @property
+    def responses_open(self) -> int:
+        """Responses created and not done: what a draining session waits for."""
+        return len(self._units.open)
+
+    def sent(self, message: Message) -> None:
+        """A message went from the client to the upstream. It decides nothing about money."""
+        known, _ = read(message, CLIENT)
+        if known is None:
+            self.opaque_sent += 1
+
+    def received(self, message: Message) -> Sequence[UsageRecord]:
+        """A message came from the upstream: the records of the units that ended with it.
+
+        A ``response.done`` that is not JSON is opaque like any other; its response stays open
+        and is dropped at the close.
+        """
+        counted = COUNTED_IN_TEXT if self._facts.text_only else COUNTED
+        event_type, event = read(message, SERVER, counted)
+        if event is not None and event_type in _HANDLERS:
+            return _HANDLERS[event_type](self, event)
+        if event_type is None:
+            self.opaque_received += 1
+        elif event_type in AUDIO:
+            self._facts.text_only = False
+        return NOTHING
+
+    def close(self) -> list[UsageRecord]:
+        """The session ended: a record for each response that never did. Then there are none."""
+        records: list[UsageRecord] = []
+        while self._units.open:
+            records += self._drop(self._units.oldest())
+        return records
+
+    def _session(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+        self._facts.told(mapping(event.get("session")))
+        return NOTHING
+
+    def _committed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+        self._facts.committed(identifier(event.get("item_id")), self._clock())
+        return NOTHING
+
+    def _item(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+        self._facts.saw_item(mapping(event.get("item")))
+        return NOTHING
+
+    def _response_created(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+        if self._units.begin(self._response_id(event), self._clock()):
+            return NOTHING
+        return self._drop(self._units.oldest())
+
+    def _response_done(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+        response = mapping(event.get("response"))
+        ended_as = status(response.get("status"))
+        reported = response_usage(
+            response.get("usage"),
+            event.get("usage"),  # xAI
+            text_only=self._facts.only_text(response),
+            # One that came to an end of its own has at least read its instructions.
+            produced=ended_as in ("completed", "incomplete") or bool(response.get("output")),
+        )
+        unit_id = self._response_id(event)
+        before = self._units.ended(unit_id)
+        started_at = self._units.started(unit_id, self._clock())
+        if before and SOURCE_RANK[reported.source] <= SOURCE_RANK[before.source]:
+            return NOTHING
+        return self._record("response", unit_id, ended_as, started_at, reported)
+
+    def _transcribed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+        if event.get("status") == "in_progress":  # xAI and Azure: more of the same item follows
+            return NOTHING
+        ended_as = status(event.get("status") or "completed")
+        reported = transcription_usage(event.get("usage"), produced=bool(event.get("transcript")))
+        unit_id = identifier(event.get("item_id")) or self._unnamed_id(event)
+        before = self._units.ended(unit_id)
+        if before:
+            # A later final replaces an earlier one, unless it knows less or says the same.
+            worse = SOURCE_RANK[reported.source] < SOURCE_RANK[before.source]
+            same = (reported.usage, reported.source, ended_as) == before[1:]
+            if worse or same:
+                return NOTHING
+        started_at, model = self._facts.transcription_of(unit_id, self._clock())
+        return self._record("transcription", unit_id, ended_as, started_at, reported, model)
+
+    def _drop(self, unit_id: str) -> Sequence[UsageRecord]:
+        started_at = self._units.started(unit_id, self._clock())
+        return self._record("response", unit_id, "dropped", started_at, Reported())
+
+    def _record(
+        self,
+        kind: Kind,
+        unit_id: str,
+        ended_as: Status,
+        started_at: float,
+        reported: Reported,
+        model: str | None = None,
+    ) -> Sequence[UsageRecord]:
+        """Record a unit's end, in place of what was recorded of it before.
+
+        ``model`` is the one that did the work if it is not the session's own.
+        """
+        before = self._units.ended(unit_id)
+        if before:
+            started_at = before.started_at
+            self.usage -= before.usage
+        else:
+            self.records += 1
+        self.usage += reported.usage
+        self._units.end(unit_id, Ended(started_at, reported.usage, reported.source, ended_as))
+        record = UsageRecord(
+            id=record_id(self._session_id, unit_id),
+            session_id=self._session_id,
+            kind=kind,
+            source=reported.source,
+            status=ended_as,
+            key=self._key,
+            upstream=self._upstream,
+            model=model or self._model,
+            upstream_model=model or self._facts.upstream_model,
+            unit_id=unit_id,
+            started_at=started_at,
+            ended_at=self._clock(),
+            usage=reported.usage,
+            usage_raw=reported.raw,
+        )
+        return [record]
+
+    def _response_id(self, event: dict[str, Any]) -> str:
+        return (
+            identifier(mapping(event.get("response")).get("id"))
+            or identifier(event.get("response_id"))
+            or self._unnamed_id(event)
+        )
+
+    def _unnamed_id(self, event: dict[str, Any]) -> str:
+        """An id for a unit without one: of its event, so that a repeat is known, or a number."""
+        event_id = identifier(event.get("event_id"))
+        if event_id is None:
+            self._unnamed += 1
+            event_id = str(self._unnamed)
+        return UNNAMED + event_id
+
+
+_HANDLERS: Final[dict[str, Callable[[Meter, dict[str, Any]], Sequence[UsageRecord]]]] = {
+    "session.created": Meter._session,
+    "session.updated": Meter._session,
+    "transcription_session.created": Meter._session,
+    "transcription_session.updated": Meter._session,
+    "input_audio_buffer.committed": Meter._committed,
+    "conversation.item.added": Meter._item,
+    "conversation.item.created": Meter._item,
+    "conversation.item.input_audio_transcription.completed": Meter._transcribed,
+    "response.created": Meter._response_created,
+    "response.done": Meter._response_done,
+    "transcription.done": Meter._transcribed,
+}
+"""What each counted type does; a type that is not here does nothing."""

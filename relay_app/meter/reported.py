@@ -1,0 +1,129 @@
+"""What a provider reports of a finished unit: its usage object, its status.
+
+The rule: zero and unknown are never confused. Figures are either the provider's ("reported") or
+absent ("unknown", with an empty :class:`Usage` and the object kept as it came); nothing between.
+
+Shapes read, all leniently (every field is optional in OpenAI's SDK types):
+
+    GA, beta   input_tokens, output_tokens, total_tokens; input_token_details with text_tokens,
+               audio_tokens, image_tokens, cached_tokens, cached_tokens_details;
+               output_token_details with text_tokens, audio_tokens, reasoning_tokens
+    xAI        ``response.usage`` is ``{}`` and the same shape stands on the frame (recorded)
+    chat       prompt_tokens, completion_tokens, *_tokens_details (vLLM and others)
+    ASR        ``{"type": "tokens", ...}`` or ``{"type": "duration", "seconds": 3}``
+
+Cached tokens are a part of the input, reasoning tokens a part of the output text (recorded from
+gpt-realtime-2.1): neither is added on top.
+"""
+
+from typing import Any, NamedTuple
+
+from relay_app.meter.split import Split, cached, first, split
+from relay_app.meter.untrusted import count, mapping, raw_json, seconds
+from relay_app.meter.usage import SOURCE_RANK, Source, Status, Usage
+
+__all__ = ["Reported", "response_usage", "status", "transcription_usage"]
+
+
+class Reported(NamedTuple):
+    """A unit's usage, where it came from, and the object it was read from, as JSON text."""
+
+    usage: Usage = Usage()
+    source: Source = "unknown"
+    raw: str | None = None
+
+
+_STATUSES: dict[str, Status] = {
+    "completed": "completed",
+    "cancelled": "cancelled",
+    "canceled": "cancelled",
+    "incomplete": "incomplete",
+    "failed": "failed",
+}
+
+
+def status(value: object) -> Status:
+    """The status of an ended unit. One we do not know, or none, ended "incomplete"."""
+    return _STATUSES.get(value, "incomplete") if isinstance(value, str) else "incomplete"
+
+
+def response_usage(*candidates: object, text_only: bool, produced: bool) -> Reported:
+    """The usage of a response: the best of the places where it may stand, the earlier if equal.
+
+    ``text_only``: nothing but text can have gone in or out. ``produced``: work was done for
+    certain, so that zeros cannot be true.
+    """
+    best = Reported()
+    for candidate in candidates:
+        usage = _tokens(mapping(candidate), text_only=text_only)
+        if usage is None or (produced and not usage):
+            found = Reported(raw=raw_json(candidate))
+        else:
+            found = Reported(usage, "reported", raw_json(candidate))
+        if _worth(found) > _worth(best):
+            best = found
+    return best
+
+
+def _worth(reported: Reported) -> tuple[int, bool, int]:
+    says = 0 if reported.raw is None else 1 if reported.raw == "{}" else 2
+    return SOURCE_RANK[reported.source], bool(reported.usage), says
+
+
+def transcription_usage(value: object, *, produced: bool) -> Reported:
+    """The usage of an input transcription, in tokens or in seconds of audio.
+
+    ``produced``: there is a transcript, so that zeros cannot be true. Silence may cost 0 s
+    (recorded from gpt-realtime-whisper).
+    """
+    given = mapping(value)
+    usage = None
+    if given.get("type") != "duration":
+        usage = _tokens(given, text_only=False)
+    if usage is None and given.get("type") != "tokens":
+        duration = seconds(given.get("seconds"))
+        usage = None if duration is None else Usage(transcription_seconds=duration)
+    if usage is None or (produced and not usage):
+        return Reported(raw=raw_json(value))
+    return Reported(usage, "reported", raw_json(value))
+
+
+def _tokens(given: dict[str, Any], *, text_only: bool) -> Usage | None:
+    """``given`` as Usage, or None unless both directions are known by modality."""
+    total = count(given.get("total_tokens"))
+    total_in = count(first(given, "input_tokens", "prompt_tokens"))
+    total_out = count(first(given, "output_tokens", "completion_tokens"))
+    if total is not None and total_in is None and total_out is not None:
+        total_in = count(total - total_out)
+    elif total is not None and total_out is None and total_in is not None:
+        total_out = count(total - total_in)
+
+    details_in = _details(given, "input", "prompt")
+    details_out = _details(given, "output", "completion")
+    tokens_in = split(total_in, details_in, text_only=text_only)
+    # An ASR answers in text, and says so by its type rather than by details.
+    text_out = text_only or given.get("type") == "tokens"
+    tokens_out = split(total_out, details_out, text_only=text_out)
+    if tokens_in is None or tokens_out is None:
+        return None
+    return _usage(tokens_in, cached(details_in, tokens_in), tokens_out, details_out)
+
+
+def _details(given: dict[str, Any], *directions: str) -> dict[str, Any]:
+    plurals = ("token_details", "tokens_details")
+    return mapping(first(given, *(f"{way}_{plural}" for way in directions for plural in plurals)))
+
+
+def _usage(taken: Split, from_cache: Split, made: Split, details_out: dict[str, Any]) -> Usage:
+    reasoning = count(details_out.get("reasoning_tokens")) or 0
+    return Usage(
+        input_text_tokens=taken.text,
+        input_audio_tokens=taken.audio,
+        input_image_tokens=taken.image,
+        cached_text_tokens=from_cache.text,
+        cached_audio_tokens=from_cache.audio,
+        cached_image_tokens=from_cache.image,
+        output_text_tokens=made.text,
+        output_audio_tokens=made.audio,
+        reasoning_tokens=min(reasoning, made.text),
+    )

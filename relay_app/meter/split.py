@@ -1,0 +1,70 @@
+"""Token counts by modality: text, audio and image have different prices, fresh and cached.
+
+The rule: a split is read, completed where only one answer is possible, or None. It is never
+guessed, for audio costs several times what text does.
+"""
+
+from typing import Any, NamedTuple
+
+from relay_app.meter.untrusted import count, mapping
+
+__all__ = ["Split", "cached", "first", "split"]
+
+
+class Split(NamedTuple):
+    """Tokens of one direction by modality."""
+
+    text: int = 0
+    audio: int = 0
+    image: int = 0
+
+
+def first(values: dict[str, Any], *keys: str) -> Any:
+    """The value of the first of ``keys`` that is there and not null."""
+    return next((values[key] for key in keys if values.get(key) is not None), None)
+
+
+def _named(details: dict[str, Any]) -> dict[str, Any]:
+    """The modalities that ``details`` speaks of: ``{"text": 119, "audio": 13}``."""
+    given = {kind: details.get(f"{kind}_tokens") for kind in Split._fields}
+    return {kind: value for kind, value in given.items() if value is not None}
+
+
+def split(total: int | None, details: dict[str, Any], *, text_only: bool) -> Split | None:
+    """The tokens of one direction, of which a provider said ``total`` and ``details``.
+
+    Where details name some modalities, what the total has beyond them is text: chat-style
+    details name only what is not text. Details above the total stand, for they are what is
+    priced. Details that say nothing (none, or all zero under a total) leave the split unknown,
+    unless nothing but text was possible. A count present but unreadable makes all unknown.
+    """
+    named = {kind: count(value) for kind, value in _named(details).items()}
+    if None in named.values():
+        return None
+    known = Split(**{kind: value or 0 for kind, value in named.items()})
+    if total is None:
+        return known if named else None
+    rest = max(0, total - sum(known))
+    if rest == 0 or sum(known) > 0 or text_only:
+        return known._replace(text=known.text + rest)
+    return None
+
+
+def cached(details: dict[str, Any], tokens: Split) -> Split:
+    """Which of the input ``tokens`` came from the provider's cache; never more than there are.
+
+    The beta dialect may say ``cached_tokens`` without saying of what. Those go to text first,
+    then audio, then image: a cache holds the beginning of the context, where instructions and
+    tools stand, and text saves the least by it, so a wrong guess gives away no audio. An
+    unreadable count is no discount.
+    """
+    given = _named(mapping(first(details, "cached_tokens_details", "cached_token_details")))
+    said = Split(**{kind: count(value) or 0 for kind, value in given.items()})
+    rest = max(0, (count(details.get("cached_tokens")) or 0) - sum(said))
+    taken = []
+    for tokens_here, said_here in zip(tokens, said, strict=True):
+        here = min(said_here, tokens_here)
+        more = min(rest, tokens_here - here)
+        rest -= more
+        taken.append(here + more)
+    return Split(*taken)

@@ -1,0 +1,118 @@
+"""What was used: the record of one billable unit.
+
+The rule: a record is a value. It is built once, never changed, and says where its figures come
+from, so that zero tokens and unknown tokens are never confused.
+"""
+
+import uuid
+from dataclasses import asdict, dataclass, field, fields
+from decimal import Decimal
+from typing import Any, Literal
+
+__all__ = ["Kind", "Source", "Status", "Usage", "UsageRecord", "record_id"]
+
+Kind = Literal["response", "transcription", "residual"]
+Source = Literal["reported", "estimated", "unknown"]
+Status = Literal["completed", "cancelled", "incomplete", "failed", "dropped"]
+
+SOURCE_RANK: dict[str, int] = {"unknown": 0, "estimated": 1, "reported": 2}
+"""A record may replace another of the same id only if its source ranks at least as high."""
+
+_NAMESPACE = uuid.UUID("7c1a6f0e-6f2b-5b0c-9d53-2f4c8f0a9e11")
+
+
+def record_id(session_id: str, unit_id: str) -> str:
+    """The idempotency key of a unit: the same session and unit give the same id, anywhere.
+
+    Kind and source are left out on purpose: an estimate and the report that replaces it are
+    the same unit. Ids come from the provider, so they are hashed (uuid5) rather than trusted.
+    """
+    name = f"{session_id}/{unit_id}".encode("utf-8", "surrogatepass")
+    return str(uuid.uuid5(_NAMESPACE, name.decode("latin-1")))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts by modality, as a provider reports them for one unit.
+
+    Cached counts are a part of the input counts and ``reasoning_tokens`` is a part of
+    ``output_text_tokens``: nothing here is to be added on top.
+    """
+
+    input_text_tokens: int = 0
+    input_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    cached_text_tokens: int = 0
+    cached_audio_tokens: int = 0
+    cached_image_tokens: int = 0
+    output_text_tokens: int = 0
+    output_audio_tokens: int = 0
+    reasoning_tokens: int = 0
+    transcription_seconds: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)))
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        """What remains without ``other``, which must be a part of this."""
+        return Usage(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Usage)))
+
+    def __bool__(self) -> bool:
+        """Whether anything at all was used."""
+        return any(getattr(self, f.name) for f in fields(Usage))
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together; cached and reasoning tokens are inside them."""
+        return (
+            self.input_text_tokens
+            + self.input_audio_tokens
+            + self.input_image_tokens
+            + self.output_text_tokens
+            + self.output_audio_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One billable unit of one session: a model response or an input transcription.
+
+    Times are seconds since the epoch (UTC). ``cost_usd`` and ``price`` are None while the unit
+    is unpriced or its usage unknown. ``usage_raw`` is the provider's usage object as received,
+    cut to 4 kB of JSON text. ``estimate`` holds tokens by kind where the relay estimated them.
+    """
+
+    id: str
+    session_id: str
+    kind: Kind
+    source: Source
+    status: Status
+    key: str
+    upstream: str
+    model: str
+    upstream_model: str
+    unit_id: str
+    started_at: float
+    ended_at: float
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: Decimal | None = None
+    price: dict[str, Any] | None = None
+    usage_raw: str | None = None
+    estimate: dict[str, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """A flat dict of JSON values: the field names of the public record."""
+        flat = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "usage"}
+        head = list(flat.items())
+        position = [name for name, _ in head].index("ended_at") + 1
+        values = dict(head[:position]) | asdict(self.usage) | dict(head[position:])
+        values["cost_usd"] = None if self.cost_usd is None else format(self.cost_usd, "f")
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "UsageRecord":
+        """The record that :meth:`as_dict` wrote. Raises KeyError or TypeError for any other."""
+        values = dict(values)
+        usage = Usage(**{f.name: values.pop(f.name) for f in fields(Usage)})
+        cost = values.pop("cost_usd")
+        return cls(**values, usage=usage, cost_usd=None if cost is None else Decimal(cost))

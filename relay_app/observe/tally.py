@@ -1,0 +1,25 @@
+"""Tally: what went through, as a value that can be added up."""
+
+from dataclasses import dataclass, field, fields
+
+from relay_app.meter.usage import Usage
+
+__all__ = ["Tally"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of one session, or of many. ``sent`` is client to upstream, ``received`` back."""
+
+    messages_sent: int = 0
+    messages_received: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    opaque_sent: int = 0
+    opaque_received: int = 0
+    unobserved: int = 0
+    tap_drops: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)))

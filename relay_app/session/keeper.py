@@ -1,0 +1,96 @@
+"""Keeper: one greenlet a worker that visits every open session once a second.
+
+The rule: it never blocks. Pings, stalls, idleness, session length and draining are looked at
+here, so that no session needs timers of its own and no message pays for any of it.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event
+
+from relay_app.errors import Fault
+from relay_app.observe.logs import logger
+from relay_app.observe.tally import Tally
+from relay_app.session.session import Session
+
+__all__ = ["Keeper"]
+
+TICK_SECONDS = 1.0
+
+
+class Keeper:
+    """The open sessions of a worker, and what the closed ones left behind.
+
+    ``on_tick`` is called after each round. The greenlet lives while sessions do.
+    """
+
+    def __init__(
+        self,
+        *,
+        tick_seconds: float = TICK_SECONDS,
+        on_tick: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.opened = 0
+        self.closes: Counter[tuple[str, int]] = Counter()
+        self._sessions: set[Session] = set()
+        self._closed = Tally()
+        self._tick_seconds = tick_seconds
+        self._on_tick = on_tick
+        self._clock = clock
+        self._visitor: "gevent.Greenlet[[], None] | None" = None
+        self._empty = Event()
+        self._empty.set()
+        self._drain: tuple[Fault, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def run(self, session: Session) -> None:
+        """Runs ``session`` to its end under the keeper's eye."""
+        self._sessions.add(session)
+        self._empty.clear()
+        self.opened += 1
+        if self._visitor is None or self._visitor.dead:
+            self._visitor = gevent.spawn(self._visit)
+        try:
+            if self._drain is not None:
+                session.drain(*self._drain)
+            session.run()
+        finally:
+            self._sessions.discard(session)
+            self._closed += session.tally()
+            if session.ending is not None:
+                self.closes[session.ending.cause.value, session.ending.code] += 1
+            if not self._sessions:
+                self._empty.set()
+
+    def drain(self, fault: Fault, seconds: float) -> None:
+        """Ends every session, now or to come: at once if idle, else after its response."""
+        self._drain = (fault, seconds)
+        for session in list(self._sessions):
+            session.drain(fault, seconds)
+
+    def wait_empty(self, seconds: float) -> bool:
+        """Whether every session had ended within ``seconds``."""
+        return bool(self._empty.wait(seconds))
+
+    def tally(self) -> Tally:
+        """What went through all sessions, closed and open."""
+        return sum((session.tally() for session in self._sessions), self._closed)
+
+    def _visit(self) -> None:
+        before = self._clock()
+        while self._sessions:
+            gevent.sleep(self._tick_seconds)
+            now = self._clock()
+            for session in list(self._sessions):
+                try:
+                    session.tick(now - before)
+                except Exception:
+                    logger.exception("keeper: a visit failed")
+            self._on_tick()
+            before = now

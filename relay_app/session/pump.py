@@ -1,0 +1,130 @@
+"""Pump: moves whole frames from one Link to the other; knows no direction and no money.
+
+The rules:
+
+* it reads again only after its bytes were taken by the other side;
+* a run of untouched frames goes out in one send, verbatim;
+* every message is shown to ``observe`` before its last frame goes out. If ``observe`` answers
+  with a Hold, that frame and what follows it wait, the other direction does not;
+* if ``observe`` raises, the frame goes out all the same and is counted.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from relay_app.wire.frames import Frame, Run, remask
+from relay_app.wire.link import Link, LinkEnded
+from relay_app.wire.messages import Assembler, Message
+
+__all__ = ["Hold", "Observe", "Pump"]
+
+
+class Hold(Protocol):
+    """Something a frame waits for; ``wait`` says whether it came within ``timeout`` seconds."""
+
+    def wait(self, timeout: float) -> bool: ...
+
+
+Observe = Callable[[Message], Hold | None]
+
+
+class Pump:
+    """One direction of a session. Counters are plain attributes, read by whoever likes.
+
+    ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
+    ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
+    ``busy`` is True from the reading of a run to its last byte being taken.
+    """
+
+    def __init__(
+        self,
+        source: Link,
+        sink: Link,
+        *,
+        observe: Observe,
+        keep_bytes: int,
+        hold_seconds: float,
+        on_unobserved: Callable[[Exception], None],
+        on_held: Callable[[float, bool], None],
+        on_sink_ended: Callable[[Link], None],
+        new_key: Callable[[], bytes],
+        clock: Callable[[], float],
+    ) -> None:
+        self.messages = 0
+        self.unobserved = 0
+        self.busy = False
+        self._source = source
+        self._sink = sink
+        self._observe = observe
+        self._assembler = Assembler(keep_bytes)
+        self._hold_seconds = hold_seconds
+        self._on_unobserved = on_unobserved
+        self._on_held = on_held
+        self._on_sink_ended = on_sink_ended
+        self._new_key = new_key
+        self._clock = clock
+        self._remask = sink.masks and not sink.verbatim
+
+    def run(self) -> None:
+        """Pumps until the source ends.
+
+        Raises LinkEnded for the source and FrameError for what it did wrong. When the sink
+        ends first, ``on_sink_ended`` is told and the source is read on, observed, and its bytes
+        dropped: what a provider still reports after a client left is still to be counted.
+        """
+        source = self._source
+        while True:
+            self.busy = False
+            run = source.receive()
+            self.busy = True
+            self._forward(run)
+
+    def _forward(self, run: Run) -> None:
+        frames = run.frames
+        begin = 0
+        for index, frame in enumerate(frames):
+            message = self._assembler.add(run.data, frame)
+            if message is None:
+                continue
+            self.messages += 1
+            hold = self._observed(message)
+            if hold is not None:
+                if index > begin:
+                    self._send(run, frames[begin:index])
+                begin = index
+                self._wait(hold)
+        self._send(run, frames[begin:] if begin else frames)
+
+    def _wait(self, hold: Hold) -> None:
+        begun = self._clock()
+        kept = hold.wait(self._hold_seconds)
+        self._on_held(self._clock() - begun, kept)
+
+    def _observed(self, message: Message) -> Hold | None:
+        try:
+            return self._observe(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the audio goes on
+            self.unobserved += 1
+            self._on_unobserved(error)
+            return None
+
+    def _send(self, run: Run, frames: Sequence[Frame]) -> None:
+        try:
+            if self._remask:
+                out = remask(run.data, frames, self._new_key())
+                self._sink.send(out, ends_message=frames[-1].fin)
+            else:
+                self._send_verbatim(run, frames)
+        except LinkEnded:
+            self._on_sink_ended(self._sink)
+
+    def _send_verbatim(self, run: Run, frames: Sequence[Frame]) -> None:
+        # Control frames were taken out of the run, so what is left may have gaps.
+        view = memoryview(run.data)
+        start = end = frames[0].start
+        for frame in frames:
+            if frame.start != end:
+                self._sink.send(view[start:end], ends_message=False)
+                start = frame.start
+            end = frame.end
+        self._sink.send(view[start:end], ends_message=frames[-1].fin)

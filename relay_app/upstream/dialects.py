@@ -1,0 +1,106 @@
+"""Dialects: how each kind of provider wants to be asked. Pure: values in, a request out.
+
+The rule: only what is known goes upstream, each value encoded for its place.
+
+Sources: the URLs and headers of the ``openai`` Python and Node clients, and Azure's OpenAI
+reference for its preview (``api-version``, ``deployment``) and GA (``/openai/v1``) paths.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlencode, urlsplit
+
+from relay_app import __version__
+from relay_app.settings import Upstream
+from relay_app.upstream.catalogue import Route
+
+__all__ = ["Credential", "UpstreamRequest", "request_for"]
+
+_TLS_SCHEMES = ("wss", "https")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A provider's key. ``header`` is how it came, for one that a client brought itself."""
+
+    secret: str = field(repr=False)
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One upgrade request. ``secret`` is in ``headers`` too; here it is known for scrubbing."""
+
+    upstream: str
+    host: str
+    port: int
+    tls: bool
+    target: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    secret: str = field(repr=False)
+
+    @property
+    def authority(self) -> str:
+        """The Host header: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def request_for(
+    route: Route,
+    credential: Credential,
+    *,
+    intent: str = "",
+    extra_headers: Mapping[str, str] | None = None,
+) -> UpstreamRequest:
+    """The request that opens ``route``, for a model or, with ``intent``, without one."""
+    upstream = route.upstream
+    parts = urlsplit(upstream.base_url)
+    tls = parts.scheme in _TLS_SCHEMES
+    path, query = _PATHS[upstream.dialect](upstream, parts.path, route.model, intent)
+    header, value = _authorization(upstream, credential)
+    return UpstreamRequest(
+        upstream=upstream.name,
+        host=parts.hostname or "",
+        port=parts.port or (443 if tls else 80),
+        tls=tls,
+        target=f"{path}?{urlencode(query)}",
+        headers=(
+            (header, value),
+            ("User-Agent", f"relay_app/{__version__}"),
+            *(extra_headers or {}).items(),
+        ),
+        secret=credential.secret,
+    )
+
+
+def _authorization(upstream: Upstream, credential: Credential) -> tuple[str, str]:
+    default = "api-key" if upstream.dialect == "azure" else "authorization"
+    if (credential.header or default) == "api-key":
+        return "api-key", credential.secret
+    return "Authorization", f"Bearer {credential.secret}"
+
+
+Query = dict[str, str]
+
+
+def _openai(upstream: Upstream, path: str, model: str, intent: str) -> tuple[str, Query]:
+    return f"{path}/realtime", {"intent": intent} if intent else {"model": model}
+
+
+def _azure(upstream: Upstream, path: str, model: str, intent: str) -> tuple[str, Query]:
+    # The base URL may be the resource alone or, as Azure's portal shows it, with its path.
+    root = path.removesuffix("/v1").removesuffix("/openai")
+    if not upstream.api_version:
+        return f"{root}/openai/v1/realtime", {"intent": intent} if intent else {"model": model}
+    query = {"api-version": upstream.api_version}
+    return f"{root}/openai/realtime", query | (
+        {"intent": intent} if intent else {"deployment": model}
+    )
+
+
+_PATHS: dict[str, Callable[[Upstream, str, str, str], tuple[str, Query]]] = {
+    "openai": _openai,
+    "compatible": _openai,
+    "azure": _azure,
+}

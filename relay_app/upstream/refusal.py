@@ -1,0 +1,59 @@
+"""What a provider's refusal becomes: its status and message, without anything of ours in it.
+
+The rule: 401, 403, 404, 429 and 5xx keep their status, because clients act on it; any other
+answer to an upgrade request is a 502. Our key never leaves, masked forms of it included.
+"""
+
+import re
+
+from relay_app import codec
+from relay_app.errors import UpstreamFault
+
+__all__ = ["refusal", "scrubbed"]
+
+MAX_MESSAGE_CHARACTERS = 500
+_ACCOUNT = re.compile(r"\b(?:sk|ek|rk|sess)-[\w*.-]{4,}|\b(?:org|proj|user)[-_][\w*]{6,}")
+"""Providers quote keys back partly masked, and name the organization and project they bill."""
+
+
+def scrubbed(text: str, secret: str) -> str:
+    """``text`` without ``secret`` and without what looks like a key or an account."""
+    if secret:
+        text = text.replace(secret, "[redacted]")
+    return _ACCOUNT.sub("[redacted]", text)
+
+
+def refusal(
+    upstream: str, status: int, headers: dict[str, str], body: bytes, secret: str
+) -> UpstreamFault:
+    """The fault that stands for an HTTP answer other than 101."""
+    try:
+        answer = codec.loads_object(body)
+    except ValueError:
+        answer = {}
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        error = answer  # some providers have the fields at the top
+
+    def text(name: str) -> str | None:
+        value = error.get(name)
+        return scrubbed(value, secret)[:MAX_MESSAGE_CHARACTERS] if isinstance(value, str) else None
+
+    said = text("message")
+    keeps = status in (401, 403, 404, 429) or 500 <= status <= 599
+    if not keeps:
+        reason = f": {said}" if said else ""
+        return UpstreamFault(
+            f"The upstream {upstream} answered {status} to the WebSocket upgrade{reason}",
+            status=502,
+            code="upstream_bad_answer",
+        )
+    passed_on = {k: v for k, v in headers.items() if k == "retry-after" and len(v) <= 64}
+    return UpstreamFault(
+        said or f"The upstream {upstream} refused the connection with status {status}.",
+        status=status,
+        code=text("code") or "upstream_refused",
+        type=text("type"),
+        param=text("param"),
+        headers=passed_on,
+    )

@@ -1,0 +1,113 @@
+"""Credential carriers to a Principal: who is asking, and what they may ask for.
+
+The rules: a credential comes in a header or in a subprotocol, never in the query string, where
+every log on the way would keep it; two different credentials in one request are refused; keys
+are compared by their SHA-256 in constant time, and no message repeats one.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from relay_app.errors import ClientFault
+from relay_app.settings import Key
+
+__all__ = ["Authenticator", "Principal", "credential_of", "is_query_credential"]
+
+KEY_SUBPROTOCOL = "openai-insecure-api-key."
+"""How the ``openai`` Node client sends a key from a browser, which can set no headers."""
+
+_QUERY_CREDENTIALS = {
+    "api-key", "api_key", "apikey", "key", "token", "access_token", "authorization",
+    "client_secret", "ephemeral_key",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking. ``secret`` is set only where it is the provider's and goes upstream."""
+
+    name: str
+    models: tuple[str, ...]
+    secret: str = field(default="", repr=False)
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    secret: str = field(repr=False)
+    header: str
+
+
+def is_query_credential(name: str) -> bool:
+    """Whether a query parameter of this name carries a credential."""
+    return name.lower() in _QUERY_CREDENTIALS
+
+
+def credential_of(
+    environ: Mapping[str, object], subprotocols: Sequence[str], query_names: Sequence[str]
+) -> _Carried | None:
+    """The one credential that a request carries, None if none. Raises ClientFault 401."""
+    for name in query_names:
+        if is_query_credential(name):
+            raise _refused(
+                f"A credential in the query string ({name}=) is refused because it would be "
+                "logged. Send it as 'Authorization: Bearer KEY', as 'api-key: KEY', or as the "
+                f"subprotocols 'realtime, {KEY_SUBPROTOCOL}KEY'.",
+                "credential_in_query",
+            )
+    found = []
+    authorization = str(environ.get("HTTP_AUTHORIZATION", "")).strip()
+    if authorization:
+        scheme, _, secret = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise _refused(
+                "The Authorization header must read 'Bearer KEY'.", "invalid_authorization"
+            )
+        found.append(_Carried(secret.strip(), "authorization"))
+    api_key = str(environ.get("HTTP_API_KEY", "")).strip()
+    if api_key:
+        found.append(_Carried(api_key, "api-key"))
+    for protocol in subprotocols:
+        if protocol.startswith(KEY_SUBPROTOCOL):
+            found.append(_Carried(protocol[len(KEY_SUBPROTOCOL) :], ""))
+    if len({carried.secret for carried in found}) > 1:
+        raise _refused(
+            "The request carries more than one credential, and they differ.", "ambiguous_api_key"
+        )
+    return found[0] if found else None
+
+
+class Authenticator:
+    """Tells who holds a credential, by the mode of the settings."""
+
+    def __init__(self, mode: str, keys: Sequence[Key]) -> None:
+        self._mode = mode
+        self._keys = {key.key_sha256.lower(): key for key in keys}
+
+    def principal(self, carried: _Carried | None) -> Principal:
+        """Who is asking. Raises ClientFault 401."""
+        if self._mode == "open":
+            return Principal("anonymous", ("*",))
+        if carried is None or not carried.secret:
+            raise _refused(
+                "You didn't provide an API key. Send it as 'Authorization: Bearer KEY', as "
+                f"'api-key: KEY', or as the subprotocols 'realtime, {KEY_SUBPROTOCOL}KEY'.",
+                "missing_api_key",
+            )
+        digest = hashlib.sha256(carried.secret.encode("utf-8", "replace")).hexdigest()
+        if self._mode == "passthrough":
+            # The provider decides about the key; the ledger tells keys apart by their digest.
+            name = f"sha256:{digest[:16]}"
+            return Principal(name, ("*",), carried.secret, carried.header)
+        key = self._keys.get(digest)
+        if key is None or not hmac.compare_digest(digest, key.key_sha256.lower()):
+            raise _refused("Incorrect API key provided.", "invalid_api_key")
+        return Principal(key.name, key.models)
+
+
+def _refused(message: str, code: str) -> ClientFault:
+    return ClientFault(
+        message, status=401, code=code, headers={"WWW-Authenticate": 'Bearer realm="relay_app"'}
+    )

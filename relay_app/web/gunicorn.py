@@ -1,0 +1,120 @@
+"""gunicorn's configuration, and what a worker's life means to its sessions.
+
+Used as ``gunicorn -c python:relay_app.web.gunicorn``, which is what ``relay-app serve`` does, or
+imported by a ``gunicorn.conf.py``. It is a configuration file: importing it patches the process
+and reads the settings, as nothing else in the package does.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import resource  # noqa: E402
+import shutil  # noqa: E402
+import signal  # noqa: E402
+import tempfile  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+
+from relay_app.settings import Settings  # noqa: E402
+
+WATCH_SECONDS = 0.2
+SPARE_CONNECTIONS = 100
+"""Connections beyond the sessions: health checks, scrapes, refusals."""
+FILES_PER_SESSION = 2
+SPARE_FILES = 256
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+
+_settings = Settings.from_environment()
+
+wsgi_app = "relay_app.app:create_app()"
+worker_class = "gevent"
+worker_connections = _settings.server.max_sessions + SPARE_CONNECTIONS
+graceful_timeout = int(
+    _settings.server.drain_seconds + _settings.server.drain_announce_seconds + 10
+)
+forwarded_allow_ips = ",".join(
+    network.removesuffix("/32").removesuffix("/128")
+    for network in _settings.server.forwarded_allow_ips
+)
+# The path without the query: nothing that a client put there belongs in a log.
+access_log_format = '%({x-forwarded-for}i)s %(h)s "%(m)s %(U)s" %(s)s %(L)s'
+# gunicorn 27 would open a control socket in the home directory, which a service may not have.
+control_socket_disable = True
+
+
+def on_starting(server: Any) -> None:
+    """Before the first worker: room for files, and a place where workers add up their metrics."""
+    needed = FILES_PER_SESSION * _settings.server.max_sessions + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise SystemExit(
+                f"{_settings.server.max_sessions} sessions a worker need {needed} open files and "
+                f"the hard limit is {hard}: lower server.max_sessions, or raise it with "
+                f"'ulimit -Hn {needed}' or LimitNOFILE={needed}"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if _METRICS not in os.environ:
+        server.relay_metrics = os.environ[_METRICS] = tempfile.mkdtemp(prefix="relay_app-metrics-")
+
+
+def on_exit(server: Any) -> None:
+    """After the last worker."""
+    folder = getattr(server, "relay_metrics", None)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def when_ready(server: Any) -> None:
+    """Says where it listens, in the form that scripts wait for."""
+    for listener in server.LISTENERS:
+        address = listener.sock.getsockname()
+        if isinstance(address, tuple):
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            print(f"ready http://{host}:{address[1]}", flush=True)
+        else:
+            print(f"ready unix:{address}", flush=True)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Watches the worker: no hook of gunicorn's runs in a worker that gets SIGTERM."""
+    relay = _relay(worker)
+    if relay is None:
+        return
+    announce = relay.settings.server.drain_announce_seconds
+    if announce:
+        stop: Any = signal.getsignal(signal.SIGTERM)
+
+        def announced(signum: int, frame: Any) -> None:
+            relay.announce_drain()
+            gevent.spawn_later(announce, stop, signum, frame)
+
+        signal.signal(signal.SIGTERM, announced)
+    gevent.spawn(_watch, worker, relay)
+
+
+def _watch(worker: Any, relay: Any) -> None:
+    while worker.alive:
+        gevent.sleep(WATCH_SECONDS)
+    relay.drain()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """In a worker's last moments: whatever is still open ends, and every record is written."""
+    relay = _relay(worker)
+    if relay is not None:
+        relay.close()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """In the master: a dead worker's gauges no longer count."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _relay(worker: Any) -> Any:
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("relay_app")

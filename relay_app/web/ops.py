@@ -1,0 +1,107 @@
+"""What operators and key holders ask: health, readiness, metrics, usage.
+
+The rule: nothing here needs a session, nothing here blocks the hub, and usage is shown only to
+the key it belongs to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Flask, Response, request
+
+from relay_app import codec
+from relay_app.errors import ClientFault, Fault, RelayFault
+from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.stores.base import Store, StoreError
+from relay_app.ledger.stores.totals import By
+from relay_app.ledger.usage_report import totals_json
+from relay_app.observe.metrics import Metrics
+from relay_app.web.accept import http_refusal
+from relay_app.web.auth import Authenticator, credential_of
+from relay_app.web.hub import SessionHub
+
+__all__ = ["Operations"]
+
+_GROUPS: tuple[By, ...] = ("key", "model", "day", "session")
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """The views besides the realtime endpoint. ``ready`` raises RelayFault when we are not."""
+
+    hub: SessionHub
+    accountant: Accountant
+    store: Store
+    authenticator: Authenticator
+    metrics: Metrics
+    publish: Callable[[], None]
+    ready: Callable[[], None]
+
+    def register(self, app: Flask) -> None:
+        """Adds the rules to ``app``."""
+        app.add_url_rule("/healthz", "relay_app.healthz", self.healthz)
+        app.add_url_rule("/readyz", "relay_app.readyz", self.readyz)
+        app.add_url_rule("/metrics", "relay_app.metrics", self.exposition)
+        app.add_url_rule("/v1/usage", "relay_app.usage", self.usage)
+
+    def healthz(self) -> Response:
+        """200 as long as this process answers at all."""
+        return _json({"status": "ok"})
+
+    def readyz(self) -> Response:
+        """200 while new sessions are welcome and the store can be reached, else 503."""
+        try:
+            self.ready()
+            self.hub.run(self.accountant.run, self.store.ping)
+        except RelayFault as fault:
+            return http_refusal(fault)
+        except StoreError as error:
+            return http_refusal(RelayFault(f"the store: {error}", code="store_unavailable"))
+        return _json({"status": "ready"})
+
+    def exposition(self) -> Response:
+        """The metrics of all workers, in Prometheus' text format."""
+        self.publish()
+        return Response(
+            self.metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8"
+        )
+
+    def usage(self) -> Response:
+        """What the asking key has used: ``?by=model|day|session``, ``since``, ``until``."""
+        try:
+            carried = credential_of(request.environ, (), list(request.args))
+            principal = self.authenticator.principal(carried)
+            asked = request.args.get("by", "model")
+            by = next((group for group in _GROUPS if group == asked), None)
+            if by is None:
+                raise ClientFault(f"by must be one of {', '.join(_GROUPS)}.", param="by")
+            key = None if principal.name == "anonymous" else principal.name
+            since, until = _time("since"), _time("until")
+            totals = self.hub.run(
+                self.accountant.run,
+                lambda: self.store.totals(by, key=key, since=since, until=until),
+            )
+        except StoreError as error:
+            return http_refusal(RelayFault(f"the store: {error}", code="store_unavailable"))
+        except Fault as fault:
+            return http_refusal(fault)
+        return Response(totals_json(totals, by) + "\n", mimetype="application/json")
+
+
+def _time(name: str) -> float | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ClientFault(
+            f"{name} must be a date or time in ISO 8601, like 2026-01-31.", param=name
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _json(value: Any) -> Response:
+    return Response(codec.dumps(value) + "\n", mimetype="application/json")

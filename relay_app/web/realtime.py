@@ -1,0 +1,318 @@
+"""The realtime endpoint: admit, dial, accept, run.
+
+The rule: a client is told what is wrong before its 101, as an HTTP status with an OpenAI-shaped
+body, and everything a refusal costs us is given back.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.datastructures import MultiDict
+
+from relay_app import codec
+from relay_app.errors import ClientFault, Fault, RelayFault, close_reason
+from relay_app.ledger.accountant import Accountant
+from relay_app.meter.meter import Meter
+from relay_app.observe.logs import line
+from relay_app.session.context import SessionContext, new_session_id
+from relay_app.session.keeper import Keeper
+from relay_app.session.session import Session
+from relay_app.session.tap import AuditSink
+from relay_app.settings import Server
+from relay_app.upstream.catalogue import Catalogue, Route
+from relay_app.upstream.dial import Dial, Dialled
+from relay_app.upstream.dialects import Credential, request_for
+from relay_app.web.accept import Carrier, RelaySock, http_refusal
+from relay_app.web.address import client_address
+from relay_app.web.auth import Authenticator, Principal, credential_of
+from relay_app.web.handshake import Handshake, not_an_upgrade
+from relay_app.web.hub import SessionHub
+from relay_app.wire.frames import Close
+from relay_app.wire.link import Link, LinkEnded
+from relay_app.wire.rooms import Rooms
+
+__all__ = ["PATH", "RealtimeEndpoint"]
+
+PATH = "/v1/realtime"
+SESSION_HEADER = "X-Relay-Session"
+MAX_NAME_CHARACTERS = 256
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+logger = logging.getLogger("relay_app")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for: a model, or an intent that needs none."""
+
+    model: str
+    intent: str
+
+
+@dataclass(slots=True)
+class RealtimeEndpoint:
+    """Everything the way of a session needs, and the Flask view that leads it along."""
+
+    limits: Server
+    authenticator: Authenticator
+    catalogue: Catalogue
+    api_keys: dict[str, str]
+    dial: Dial
+    hub: SessionHub
+    keeper: Keeper
+    accountant: Accountant
+    rooms: Rooms
+    before_forward: bool
+    audit: AuditSink | None
+    ready: Callable[[], None]
+    """Raises RelayFault while no new session may begin."""
+    on_refused: Callable[[int], None]
+    on_hold: Callable[[float, bool], None]
+    clock: Callable[[], float] = time.time
+    opening: int = 0
+
+    def register(self, app: Flask) -> None:
+        """Adds the WebSocket rule and the one that answers plain HTTP to ``app``."""
+        RelaySock(app).route(PATH, endpoint="relay_app.realtime")(self.upgrade)
+        app.add_url_rule(
+            PATH, "relay_app.realtime_http", self.plain, methods=_METHODS, websocket=False
+        )
+
+    def plain(self) -> Response:
+        """Answers a request that is no upgrade."""
+        self.on_refused(426)
+        return http_refusal(not_an_upgrade())
+
+    def upgrade(self, carrier: Carrier) -> Response:
+        """Answers an upgrade request: with a session, or with the reason why not."""
+        session_id = new_session_id()
+        handshake = None
+        try:
+            handshake = Handshake.of(request.environ)
+            serve = self.hub.run(self._admit, session_id, request.args, handshake)
+        except Fault as fault:
+            fault.headers.setdefault(SESSION_HEADER, session_id)
+            self.on_refused(fault.status)
+            logger.info(
+                line("refused", session=session_id, status=fault.status, code=fault.code,
+                     client=client_address(request.environ, self.limits.forwarded_allow_ips))
+            )  # fmt: skip
+            return carrier.refuse(fault, handshake, _LastWords(self, fault))
+        return carrier.accept(handshake, serve)
+
+    # -- on the hub --------------------------------------------------------------------------
+
+    def _admit(
+        self, session_id: str, query: MultiDict[str, str], handshake: Handshake
+    ) -> "_Conversation":
+        environ = handshake.environ
+        carried = credential_of(environ, handshake.subprotocols, list(query))
+        principal = self.authenticator.principal(carried)
+        asked = _asked(query)
+        routes = (
+            self._transcription(principal)
+            if asked.intent == "transcription"
+            else self.catalogue.routes(asked.model, principal.models)
+        )
+        self.ready()
+        if len(self.keeper) + self.opening >= self.limits.max_sessions:
+            raise RelayFault(
+                "This relay has as many sessions open as it may have. Try again later.",
+                code="relay_full",
+                headers={"Retry-After": "5"},
+            )
+        self.opening += 1
+        try:
+            dialled = self._dial(routes[0], principal, asked, handshake)
+        finally:
+            self.opening -= 1
+        context = SessionContext(
+            id=session_id,
+            key=principal.name,
+            upstream=routes[0].upstream.name,
+            model=asked.model or asked.intent,
+            upstream_model=routes[0].model or asked.intent,
+            client_address=client_address(environ, self.limits.forwarded_allow_ips),
+            upstream_request_id=dialled.request_id,
+        )
+        return _Conversation(self, dialled, context)
+
+    def _transcription(self, principal: Principal) -> list[Route]:
+        # The session's own update names the ASR model, so a key that is limited to certain
+        # models has to be allowed the intent by name.
+        if not any(pattern in ("*", "transcription") for pattern in principal.models):
+            raise ClientFault(
+                "This key may not use intent=transcription; it needs 'transcription' among its "
+                f"models. Models allowed to this key: {', '.join(principal.models)}.",
+                status=404,
+                code="intent_not_allowed",
+                param="intent",
+            )
+        return self.catalogue.transcription_routes()
+
+    def _dial(
+        self,
+        route: Route,
+        principal: Principal,
+        asked: Asked,
+        handshake: Handshake,
+    ) -> Dialled:
+        credential = (
+            Credential(principal.secret, principal.header)
+            if principal.secret
+            else Credential(self.api_keys.get(route.upstream.name, ""))
+        )
+        return self.dial(
+            request_for(
+                route,
+                credential,
+                intent=asked.intent if asked.intent == "transcription" else "",
+                extra_headers=_passed_on(handshake, own=not principal.secret),
+            )
+        )
+
+    def client_link(self, sock: Any, early: bytes) -> Link:
+        """The client's end of a session, on a socket whose 101 is out."""
+        return Link(
+            sock,
+            name="client",
+            masks=False,
+            max_message_bytes=self.limits.max_message_bytes,
+            rooms=self.rooms,
+            early=early,
+            user_timeout_seconds=self.limits.stall_seconds + self.limits.ping_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """An upstream that has answered, waiting for the client's 101."""
+
+    endpoint: RealtimeEndpoint
+    dialled: Dialled
+    context: SessionContext
+
+    def run(self, sock: Any, early: bytes) -> None:
+        self.endpoint.hub.run(self._run, sock, early)
+
+    def abandon(self) -> None:
+        self.endpoint.hub.run(self._give_back)
+
+    def _run(self, sock: Any, early: bytes) -> None:
+        endpoint, context = self.endpoint, self.context
+        try:
+            session = Session(
+                endpoint.client_link(sock, early),
+                self.dialled.link,
+                context=context,
+                meter=Meter(
+                    context.id,
+                    key=context.key,
+                    upstream=context.upstream,
+                    model=context.model,
+                    upstream_model=context.upstream_model,
+                    clock=endpoint.clock,
+                ),
+                accountant=endpoint.accountant,
+                limits=endpoint.limits,
+                before_forward=endpoint.before_forward,
+                audit=endpoint.audit,
+                on_hold=endpoint.on_hold,
+            )
+            endpoint.keeper.run(session)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self.dialled.link.dispose()
+        self.dialled.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _LastWords:
+    """A refusal to a client that was given its 101 by the server before we were asked."""
+
+    endpoint: RealtimeEndpoint
+    fault: Fault
+
+    def run(self, sock: Any, early: bytes) -> None:
+        self.endpoint.hub.run(self._say, sock, early)
+
+    def abandon(self) -> None:
+        pass
+
+    def _say(self, sock: Any, early: bytes) -> None:
+        fault = self.fault
+        link = self.endpoint.client_link(sock, early)
+        try:
+            link.send_text(codec.dumps(fault.event()))
+            code = 1013 if fault.status == 503 else 1011 if fault.status >= 500 else 1008
+            link.close(Close(code, close_reason(fault.message)))
+            link.finish(1.0)
+        except LinkEnded:
+            pass  # it did not wait for the reason
+        finally:
+            link.dispose()
+
+
+def _asked(query: MultiDict[str, str]) -> Asked:
+    for name in ("model", "intent", "call_id"):
+        if len(query.getlist(name)) > 1:
+            raise ClientFault(f"{name} is given more than once.", code="invalid_value", param=name)
+    if "call_id" in query:
+        raise ClientFault(
+            "This relay does not attach to calls (call_id) yet.",
+            status=404,
+            code="call_id_not_supported",
+            param="call_id",
+        )
+    model, intent = query.get("model", ""), query.get("intent", "realtime")
+    if intent not in ("realtime", "transcription"):
+        raise ClientFault(
+            "intent must be realtime or transcription.", code="invalid_value", param="intent"
+        )
+    if intent == "transcription":
+        if model:
+            raise ClientFault(
+                "intent=transcription takes no model; session.update names the one that "
+                "transcribes.",
+                code="invalid_model",
+                param="model",
+            )
+        return Asked("", intent)
+    if not model:
+        raise ClientFault(
+            "You must provide a model parameter: /v1/realtime?model=NAME.",
+            code="missing_required_parameter",
+            param="model",
+        )
+    if len(model) > MAX_NAME_CHARACTERS or not model.isprintable():
+        raise ClientFault(
+            f"model must be at most {MAX_NAME_CHARACTERS} printable characters.",
+            code="invalid_value",
+            param="model",
+        )
+    return Asked(model, intent)
+
+
+def _passed_on(handshake: Handshake, *, own: bool) -> dict[str, str]:
+    """The headers of the client that go upstream; ``own`` when the provider key is ours."""
+    names = {"OpenAI-Safety-Identifier": ""}
+    if not own:
+        names |= {
+            "OpenAI-Organization": "openai-organization.",
+            "OpenAI-Project": "openai-project.",
+        }
+    headers = {}
+    for name, prefix in names.items():
+        value = str(handshake.environ.get("HTTP_" + name.upper().replace("-", "_"), ""))
+        for protocol in handshake.subprotocols:
+            if prefix and protocol.startswith(prefix):
+                value = value or protocol[len(prefix) :]
+        if value and len(value) <= 512 and value.isascii() and value.isprintable():
+            headers[name] = value
+    return headers

@@ -1,0 +1,272 @@
+"""WebSocket frames as byte spans: found, checked and built, never decoded and re-encoded.
+
+The rules, all from RFC 6455:
+
+* a frame is checked as soon as its header is there, so a frame that is too big or not allowed
+  is refused before its payload is buffered;
+* what is whole is handed on with its header, mask and payload as they came;
+* client frames are masked, server frames are not (section 5.1), lengths use the shortest form
+  (5.2), control frames are whole and at most 125 bytes (5.5), extensions are never negotiated
+  so the reserved bits are zero (5.2).
+
+Pure: bytes in, values out.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "PING",
+    "PONG",
+    "TEXT",
+    "Buffer",
+    "Close",
+    "Frame",
+    "FrameError",
+    "Run",
+    "Scanner",
+    "encode",
+    "encode_close",
+    "parse_close",
+    "remask",
+    "xor",
+]
+
+Buffer = bytes | bytearray
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+NO_STATUS, ABNORMAL = 1005, 1006
+"""Codes that stand for "no code" and "no close frame"; neither is ever sent (7.1.5)."""
+
+_CONTROL, _RESERVED, _FIN, _MASKED = 0x08, 0x70, 0x80, 0x80
+_FRAGMENT = {CONTINUATION, _FIN | CONTINUATION}
+_WHOLE_CONTROL = {_FIN | CLOSE, _FIN | PING, _FIN | PONG}
+_MAY_BEGIN = {TEXT, BINARY, _FIN | TEXT, _FIN | BINARY} | _WHOLE_CONTROL
+_MAY_FOLLOW = _FRAGMENT | _WHOLE_CONTROL
+_LEGAL = (_MAY_BEGIN, _MAY_FOLLOW)
+"""The first bytes a frame may have outside a fragmented message, and inside one."""
+_XOR_STEP = 65_536
+"""Unmasking goes in steps, so that a 16 MiB payload does not need 60 MiB of integers."""
+
+
+class FrameError(Exception):
+    """The peer broke the protocol; ``code`` is the close code that says how."""
+
+    def __init__(self, message: str, code: int = 1002) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class Frame(NamedTuple):
+    """Where one whole frame lies in its buffer: ``start:end``, payload from ``payload``."""
+
+    opcode: int
+    fin: bool
+    start: int
+    payload: int
+    end: int
+    key: bytes
+    """The masking key, 4 bytes, or empty when the frame is not masked."""
+
+
+class Run(NamedTuple):
+    """Whole frames that arrived together, and what was wrong with the bytes behind them."""
+
+    data: Buffer
+    frames: Sequence[Frame]
+    fault: FrameError | None
+    has_control: bool
+
+
+class Close(NamedTuple):
+    """What a close frame says. ``code`` is 1005 when it carried none."""
+
+    code: int = NO_STATUS
+    reason: bytes = b""
+
+
+class Scanner:
+    """Cuts a byte stream into whole frames.
+
+    Memory: at most the frame being received. ``awaiting`` is that frame's size once its header
+    is known, else 0, so that the reader can make room for it before reading on.
+    """
+
+    __slots__ = ("_in_message", "_mask_bit", "_max_message_bytes", "_message_bytes", "_tail",
+                 "awaiting")  # fmt: skip
+
+    def __init__(self, *, masked: bool, max_message_bytes: int) -> None:
+        self._mask_bit = _MASKED if masked else 0
+        self._max_message_bytes = max_message_bytes
+        self._in_message = False
+        self._message_bytes = 0
+        self._tail = bytearray()
+        self.awaiting = 0
+
+    def feed(self, data: bytes) -> Run:
+        """The frames that ``data`` completes. Never raises: what is wrong is in ``fault``."""
+        buffer: Buffer = data
+        if self._tail:
+            self._tail += data
+            if len(self._tail) < self.awaiting:
+                return _NOTHING
+            buffer = self._tail
+        frames: list[Frame] = []
+        has_control = False
+        fault = None
+        position = 0
+        size = len(buffer)
+        mask_bit = self._mask_bit
+        self.awaiting = 0
+        try:
+            while size - position >= 2:
+                first = buffer[position]
+                second = buffer[position + 1]
+                payload = position + 2
+                length = second & 0x7F
+                if first not in _LEGAL[self._in_message] or second & _MASKED != mask_bit:
+                    raise self._illegal(first)
+                if length >= 126:
+                    if first & _CONTROL:
+                        raise FrameError("control frame over 125 bytes")
+                    width = 2 if length == 126 else 8
+                    if size - payload < width:
+                        break
+                    length = int.from_bytes(buffer[payload : payload + width], "big")
+                    payload += width
+                    _check_length(length, width)
+                if not first & _CONTROL and self._message_bytes + length > self._max_message_bytes:
+                    raise FrameError(f"message over {self._max_message_bytes} bytes", code=1009)
+                key = b""
+                if mask_bit:
+                    key = bytes(buffer[payload : payload + 4])
+                    payload += 4
+                end = payload + length
+                if end > size:
+                    self.awaiting = end - position
+                    break
+                fin = first >= _FIN
+                frames.append(Frame(first & 0x0F, fin, position, payload, end, key))
+                if first & _CONTROL:
+                    has_control = True
+                else:
+                    self._in_message = not fin
+                    self._message_bytes = 0 if fin else self._message_bytes + length
+                position = end
+        except FrameError as error:
+            fault = error
+        self._tail = bytearray(memoryview(buffer)[position:]) if position < size else bytearray()
+        return Run(buffer, frames, fault, has_control)
+
+    def _illegal(self, first: int) -> FrameError:
+        opcode = first & 0x0F
+        if first & _RESERVED:
+            return FrameError("reserved bits set without an extension")
+        if opcode > PONG or BINARY < opcode < CLOSE:
+            return FrameError(f"unknown opcode {opcode:#x}")
+        if first in _LEGAL[self._in_message]:
+            return FrameError(
+                "client frame not masked" if self._mask_bit else "server frame masked"
+            )
+        if opcode & _CONTROL:
+            return FrameError("fragmented control frame")
+        if self._in_message:
+            return FrameError("new message inside a fragmented one")
+        return FrameError("continuation without a message")
+
+
+_NOTHING = Run(b"", (), None, False)
+
+
+def _check_length(length: int, width: int) -> None:
+    if length >> 63:
+        raise FrameError("frame length with the top bit set")
+    if length < 126 or (width == 8 and length < 65_536):
+        raise FrameError("frame length not in its shortest form")
+
+
+def xor(payload: Buffer | memoryview, key: bytes, offset: int = 0) -> bytes:
+    """``payload`` masked, or unmasked, by ``key`` (RFC 6455 section 5.3).
+
+    ``offset`` is where ``payload`` begins within the frame's payload.
+    """
+    if not key or not payload:
+        return bytes(payload)
+    turn = offset % 4
+    key = key[turn:] + key[:turn]
+    if len(payload) <= _XOR_STEP:
+        return _xor(payload, key)
+    view = memoryview(payload)
+    return b"".join(
+        _xor(view[at : at + _XOR_STEP], key) for at in range(0, len(payload), _XOR_STEP)
+    )
+
+
+def _xor(payload: Buffer | memoryview, key: bytes) -> bytes:
+    # One XOR of two big integers: all its loops run in C, 30 bits at a time.
+    size = len(payload)
+    mask = int.from_bytes((key * (size // 4 + 1))[:size], "little")
+    return (int.from_bytes(payload, "little") ^ mask).to_bytes(size, "little")
+
+
+def encode(opcode: int, payload: Buffer, key: bytes = b"") -> bytes:
+    """One whole frame, masked if ``key`` (4 bytes) is given."""
+    size = len(payload)
+    bit = 0x80 if key else 0
+    if size < 126:
+        head = bytes((_FIN | opcode, bit | size))
+    elif size < 65_536:
+        head = bytes((_FIN | opcode, bit | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((_FIN | opcode, bit | 127)) + size.to_bytes(8, "big")
+    return head + key + xor(payload, key)
+
+
+def encode_close(close: Close, key: bytes = b"") -> bytes:
+    """A close frame; empty for :data:`NO_STATUS`, as section 7.4.1 forbids sending that code."""
+    if close.code == NO_STATUS:
+        return encode(CLOSE, b"", key)
+    return encode(CLOSE, close.code.to_bytes(2, "big") + close.reason, key)
+
+
+def parse_close(payload: bytes) -> Close:
+    """What a close frame's payload says.
+
+    Raises FrameError for a single byte, a code that may not be on the wire (7.4) or a reason
+    that is not UTF-8 (code 1007, section 8.1).
+    """
+    if not payload:
+        return Close()
+    if len(payload) == 1:
+        raise FrameError("close frame with one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise FrameError(f"close code {code} may not be sent")
+    reason = payload[2:]
+    try:
+        reason.decode()
+    except UnicodeDecodeError:
+        raise FrameError("close reason is not UTF-8", code=1007) from None
+    return Close(code, reason)
+
+
+def remask(data: Buffer, frames: Sequence[Frame], key: bytes) -> bytes:
+    """The frames with their masks replaced by ``key``: fresh bytes that the sender did not pick.
+
+    Old and new mask are applied in one pass.
+    """
+    view = memoryview(data)
+    out: list[Buffer | memoryview] = []
+    for frame in frames:
+        both = bytes(old ^ new for old, new in zip(frame.key, key, strict=True))
+        out += (
+            view[frame.start : frame.payload - 4],
+            key,
+            xor(view[frame.payload : frame.end], both),
+        )
+    return b"".join(out)

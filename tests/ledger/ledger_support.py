@@ -1,0 +1,134 @@
+"""What the ledger's tests share: records to write, a store on a thread, a store with a script."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from relay_app.ledger.stores import By, Store, StoreError, Total
+from relay_app.ledger.stores.memory import MemoryStore
+from relay_app.ledger.stores.native import make_lock
+from relay_app.ledger.threads import call
+from relay_app.meter.usage import Usage, UsageRecord, record_id
+
+
+def make_record(unit: str = "resp_1", session: str = "sess_1", **changes: Any) -> UsageRecord:
+    values: dict[str, Any] = {
+        "id": record_id(session, unit),
+        "session_id": session,
+        "kind": "response",
+        "source": "reported",
+        "status": "completed",
+        "key": "team-a",
+        "upstream": "openai",
+        "model": "gpt-realtime",
+        "upstream_model": "gpt-realtime-2.1",
+        "unit_id": unit,
+        "started_at": 1_700_000_000.25,
+        "ended_at": 1_700_000_001.5,
+        "usage": Usage(
+            input_text_tokens=10,
+            input_audio_tokens=20,
+            cached_audio_tokens=5,
+            output_audio_tokens=40,
+            transcription_seconds=1.5,
+        ),
+        "cost_usd": Decimal("0.0123"),
+        "price": {"input_text": "4.00", "until": None},
+        "usage_raw": '{"total_tokens":70}',
+        "estimate": {"input_audio_tokens": 19},
+    }
+    return UsageRecord(**(values | changes))
+
+
+class OnThread:
+    """A store whose methods run on a native thread, as they do in the relay."""
+
+    def __init__(self, store: Store) -> None:
+        self.direct = store
+
+    def write(self, *records: UsageRecord) -> None:
+        call(gevent.get_hub().threadpool, self.direct.write, records)
+
+    def records(self, **filters: Any) -> list[UsageRecord]:
+        return call(gevent.get_hub().threadpool, lambda: list(self.direct.records(**filters)))
+
+    def totals(self, by: By, **filters: Any) -> list[Total]:
+        return call(gevent.get_hub().threadpool, self.direct.totals, by, **filters)
+
+    def ping(self) -> None:
+        call(gevent.get_hub().threadpool, self.direct.ping)
+
+    def close(self) -> None:
+        call(gevent.get_hub().threadpool, self.direct.close)
+
+
+class ScriptedStore(MemoryStore):
+    """A memory store whose writes follow a script, then succeed, and can be held at a gate."""
+
+    def __init__(self, *script: Exception | None) -> None:
+        super().__init__()
+        self.script = list(script)
+        self.calls: list[list[UsageRecord]] = []
+        self.written: list[UsageRecord] = []
+        self.closed = 0
+        self._gate: Any = make_lock()
+
+    def hold(self) -> None:
+        """Let the next write begin, and not end before :meth:`release`."""
+        self._gate.acquire()
+
+    def release(self) -> None:
+        self._gate.release()
+
+    def write(self, records: Sequence[UsageRecord]) -> None:
+        self.calls.append(list(records))
+        with self._gate:
+            outcome = self.script.pop(0) if self.script else None
+            if outcome is not None and not getattr(outcome, "rejected", None):
+                raise outcome
+            bad = outcome.rejected if isinstance(outcome, StoreError) else {}
+            good = [record for record in records if record.id not in bad]
+            super().write(good)
+            self.written.extend(good)
+            if outcome is not None:
+                raise outcome
+
+    def close(self) -> None:
+        self.closed += 1
+        super().close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Let the others run until ``condition`` holds; the test's own timeout is the limit."""
+    while not condition():
+        gevent.sleep(0)
+
+
+def python(script: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    """A Python process of its own, which finds this module too."""
+    here = str(Path(__file__).parent)
+    prelude = f"import sys; sys.path.insert(0, {here!r})\n"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", prelude + script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    """Its output, once it has ended well."""
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    return out
+
+
+def lines(process: "subprocess.Popen[str]") -> Iterator[str]:
+    assert process.stdout is not None
+    return (line.rstrip("\n") for line in process.stdout)

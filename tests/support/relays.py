@@ -1,0 +1,121 @@
+"""Relays as processes: the same application on each server that can carry it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.processes import Process, python, ready_url, running
+from websockets.sync.client import ClientConnection, connect
+
+KEY = "rk-test-key-000000"
+PROVIDER_KEY = "sk-planted-provider-secret"
+HOSTS = Path(__file__).parent / "hosts"
+
+SETTINGS = """
+[server]
+{server}
+
+[auth]
+mode = "keys"
+
+[[keys]]
+name = "tester"
+key = "{key}"
+{keys}
+
+[[upstreams]]
+name = "up"
+dialect = "compatible"
+base_url = "{base_url}"
+api_keys = ["{provider_key}"]
+{upstreams}
+
+[store]
+url = "sqlite:///relay.db"
+{more}
+"""
+
+
+@dataclass
+class RelayProcess:
+    """A relay that listens, and what a test wants of it."""
+
+    process: Process
+    config: Path
+    url: str
+    key: str = KEY
+
+    @property
+    def ws(self) -> str:
+        return self.url.replace("http", "ws", 1)
+
+    @property
+    def output(self) -> str:
+        return self.process.output
+
+    def connect(self, query: str = "model=gpt-realtime", **options) -> ClientConnection:
+        """A client of the ``websockets`` package, admitted with the relay's key."""
+        options = {
+            "additional_headers": {"Authorization": f"Bearer {self.key}"},
+            "compression": None,
+            "max_size": None,
+            **options,
+        }
+        return connect(f"{self.ws}/v1/realtime?{query}", **options)
+
+    def records(self) -> list[dict]:
+        """What the ledger holds, by ``relay-app usage --records --json``."""
+        return usage_records(self.config)
+
+
+def usage_records(config: Path) -> list[dict]:
+    command = python("-m", "relay_app.cli", "usage", "--config", config, "--records", "--json")
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def write_settings(folder: Path, base_url: str, **parts: str) -> Path:
+    """A settings file for one key and one upstream; ``parts`` are lines of TOML by section:
+    ``server``, ``keys``, ``upstreams``, and ``more`` for what follows ``[store]``."""
+    parts = {"server": "", "keys": "", "upstreams": "", "more": "", **parts}
+    config = folder / "relay.toml"
+    config.write_text(
+        SETTINGS.format(base_url=base_url, key=KEY, provider_key=PROVIDER_KEY, **parts)
+    )
+    return config
+
+
+@contextmanager
+def relay(
+    folder: Path, base_url: str, *, workers: int = 1, server: str = "gunicorn", **parts: str
+) -> Iterator[RelayProcess]:
+    """A relay in front of ``base_url`` on the given server (see ``SERVERS``)."""
+    config = write_settings(folder, base_url, **parts)
+    with running(SERVERS[server](config, workers), cwd=folder, env=_env(config)) as process:
+        yield RelayProcess(process, config, ready_url(process))
+
+
+def _env(config: Path) -> dict[str, str]:
+    home = config.parent / "home"
+    home.mkdir(exist_ok=True)
+    return {"RELAY_CONFIG": str(config), "HOME": str(home), "PYTHONUNBUFFERED": "1"}
+
+
+def _serve(config: Path, workers: int) -> list[str | Path]:
+    options = ["--bind", "127.0.0.1:0", "--workers", str(workers), "--access-log"]
+    return python("-m", "relay_app.cli", "serve", "--config", config, *options)
+
+
+def _host(name: str):
+    return lambda config, workers: python(HOSTS / f"{name}.py", config)
+
+
+SERVERS = {"gunicorn": _serve}
+"""How to start each server; the others are in ``support/hosts`` and add themselves here."""
+
