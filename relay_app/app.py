@@ -29,6 +29,8 @@ from relay_app.wire.rooms import Rooms
 __all__ = ["Relay", "create_app"]
 
 CLOSE_SECONDS = 10.0
+LAG_SECONDS = 5.0
+"""A record that has waited this long says that a write hangs rather than fails."""
 
 
 class Relay:
@@ -98,7 +100,7 @@ class Relay:
                 code="relay_draining",
                 headers={"Retry-After": "1"},
             )
-        if not self.accountant.healthy:
+        if not self.accountant.healthy or self.accountant.lag_seconds > LAG_SECONDS:
             raise RelayFault(
                 "This relay cannot record usage at the moment. Try again later.",
                 code="ledger_unavailable",

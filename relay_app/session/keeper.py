@@ -41,7 +41,7 @@ class Keeper:
         self._tick_seconds = tick_seconds
         self._on_tick = on_tick
         self._clock = clock
-        self._visitor: "gevent.Greenlet[[], None] | None" = None
+        self._visitor: gevent.Greenlet[[], None] | None = None
         self._empty = Event()
         self._empty.set()
         self._drain: tuple[Fault, float] | None = None
@@ -90,7 +90,7 @@ class Keeper:
             for session in list(self._sessions):
                 try:
                     session.tick(now - before)
-                except Exception:
+                except Exception:  # noqa: BLE001 - one session's fault is not its neighbours'
                     logger.exception("keeper: a visit failed")
             self._on_tick()
             before = now

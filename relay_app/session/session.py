@@ -88,7 +88,7 @@ class Session:
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
-        pumps: "list[gevent.Greenlet[..., None]]" = []
+        pumps: list[gevent.Greenlet[..., None]] = []
         try:
             self._log_open()
             pumps = [gevent.spawn(self._run, self._up, self._client),

@@ -71,10 +71,7 @@ class Conversation:
         """Obey one client message, or refuse it."""
         event_id = None
         try:
-            try:
-                event = codec.loads_object(message)
-            except ValueError as error:
-                raise Refusal(f"Could not parse the event: {error}.", code="invalid_json") from None
+            event = _parse(message)
             if isinstance(event.get("event_id"), str):
                 event_id = event["event_id"]
             self._handler(event.get("type"))(self, event)
@@ -253,6 +250,17 @@ class Conversation:
                 "Cancellation failed: no active response found", code="response_cancel_not_active"
             )
         response.cancel("client_cancelled")
+
+
+def _parse(message: str | bytes) -> Event:
+    """A client message as an object. Raises Refusal, for what we could not repeat as well."""
+    try:
+        event = codec.loads_object(message)
+        if "\\u" in str(message):  # an escape may spell half a surrogate pair
+            codec.dumps(event).encode()
+    except ValueError as error:
+        raise Refusal(f"Could not parse the event: {error}.", code="invalid_json") from None
+    return event
 
 
 Handler = Callable[[Conversation, Event], None]

@@ -56,11 +56,10 @@ class Item:
     @property
     def text(self) -> str:
         """What was written in it, and what the assistant said; never the user's transcript."""
-        words = [part.get("text") or "" for part in self.parts]
-        if self.wire.get("role") == "assistant":
-            words += [part.get("transcript") or "" for part in self.parts]
-        words += [self.wire.get(key) or "" for key in ("name", "arguments", "output")]
-        return " ".join(filter(None, words))
+        spoken = ("text", "transcript") if self.wire.get("role") == "assistant" else ("text",)
+        words = [part.get(key) for part in self.parts for key in spoken]
+        words += [self.wire.get(key) for key in ("name", "arguments", "output")]
+        return " ".join(word for word in words if word and isinstance(word, str))
 
     def segment(self) -> usage.Segment:
         """What the item costs as a part of a response's context."""

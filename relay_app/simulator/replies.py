@@ -132,7 +132,8 @@ def _example(schema: Any, name: str, said: str, depth: int = 0) -> Any:
         properties = schema.get("properties")
         if not isinstance(properties, dict) or depth > 3:
             return {}
-        wanted = schema.get("required") or properties
+        required = schema.get("required")
+        wanted = required if isinstance(required, list) and required else properties
         return {
             key: _example(properties.get(key), key, said, depth + 1)
             for key in wanted

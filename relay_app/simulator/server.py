@@ -202,6 +202,9 @@ class Simulator:
             while (message := channel.receive()) is not None:
                 conversation.receive(message)
                 channel.drain()
+        except Exception:
+            channel.close(1011, "the simulator has a fault of its own")
+            raise
         finally:
             scripts.kill()
             conversation.close()

@@ -191,3 +191,11 @@ def test_a_closed_store_does_nothing_quietly(store: OnThread) -> None:
     ):
         with pytest.raises(StoreError, match="closed"):
             attempt()
+
+
+def test_a_key_sees_its_own_records_and_totals_alone(store: OnThread) -> None:
+    for key in ("ada", "bob"):
+        store.write(*(make_record(str(n), key, key=key) for n in range(3)))
+    assert {record.key for record in store.records(key="bob")} == {"bob"}
+    (total,) = store.totals("session", key="ada")
+    assert (total.group, total.records) == ("ada", 3)

@@ -1,9 +1,14 @@
 """The protocol without sockets: sessions, items, and what is refused."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from simulator_support import NOW, Talk, encoded, silence, speech, types
 
 from relay_app import codec
+from relay_app.simulator.conversation import HANDLERS
 
 
 def test_a_session_is_created_at_once_and_expires_in_an_hour(talk: Talk) -> None:
@@ -108,6 +113,7 @@ def test_truncation_cuts_the_audio_and_takes_the_transcript_away(talk: Talk) -> 
     [
         ("{", "invalid_json", None),
         ("[1]", "invalid_json", None),
+        ('{"type": "\\ud800"}', "invalid_json", None),
         (b"\xff\xfe", "invalid_json", None),
         ("{}", "missing_required_parameter", "type"),
         ('{"type": "no.such"}', "invalid_value", "type"),
@@ -188,3 +194,57 @@ def test_what_was_generated_when_the_session_died_is_billed_as_dropped(talk: Tal
     ]
     response = next(entry for entry in talk.billed if entry.kind == "response")
     assert response.usage["output_token_details"]["audio_tokens"] == 5
+
+
+KEYS = [
+    *("session", "type", "audio", "input", "output", "format", "tools", "tool_choice", "name"),
+    *("parameters", "properties", "required", "item", "id", "role", "content", "text", "call_id"),
+    *("transcript", "arguments", "response", "conversation", "instructions", "metadata", "model"),
+    *("turn_detection", "transcription", "max_output_tokens", "voice", "include", "item_id"),
+    *("content_index", "audio_end_ms", "previous_item_id", "response_id", "output_modalities"),
+]
+WORDS = [
+    *("realtime", "message", "user", "assistant", "function", "function_call", "object", "array"),
+    *("function_call_output", "input_text", "output_audio", "input_audio", "audio", "text", "f"),
+    *("none", "required", "audio/pcm", "server_vad", "root", "item_reference", "AAAA", "x"),
+]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 5000) | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6)
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted(HANDLERS)),
+            st.dictionaries(st.sampled_from(KEYS), json_values, max_size=6),
+        ),
+        max_size=6,
+    )
+)
+def test_whatever_a_client_says_is_obeyed_or_refused(
+    said: list[tuple[str, dict[str, Any]]],
+) -> None:
+    # Not through ``Talk``: what odd values a client may put into metadata and the like, and
+    # gets back, fits no type.
+    talk = Talk(checked=False)
+    for type, fields in said:
+        fields.pop("type", None)
+        assert talk.say(type, **fields) or type in ("input_audio_buffer.append",)
+    talk.run()
+    assert len(talk.named("response.created")) == len(talk.named("response.done"))
+
+
+def test_a_lone_forced_tool_with_an_odd_schema_is_called_all_the_same(talk: Talk) -> None:
+    odd = {"type": "object", "properties": {"a": {"type": ["null", "string"]}}, "required": 3}
+    talk.update(
+        tools=[{"type": "function", "name": "f", "parameters": odd}], tool_choice="required"
+    )
+    talk.say("response.create")
+    talk.run()
+    call = talk.only("response.done")["response"]["output"][0]
+    assert codec.loads(call["arguments"]) == {"a": "a a"}

@@ -1,16 +1,15 @@
 """Relays as processes: the same application on each server that can carry it."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.processes import Process, python, ready_url, running
 from websockets.sync.client import ClientConnection, connect
+
+from support.processes import Process, python, ready_url, running
 
 KEY = "rk-test-key-000000"
 PROVIDER_KEY = "sk-planted-provider-secret"
@@ -118,4 +117,3 @@ def _host(name: str):
 
 SERVERS = {"gunicorn": _serve}
 """How to start each server; the others are in ``support/hosts`` and add themselves here."""
-

@@ -9,9 +9,7 @@ from websockets.sync.server import ServerConnection, serve
 
 
 @contextmanager
-def upstream(
-    handler: Callable[[ServerConnection], None], **options
-) -> Iterator[str]:
+def upstream(handler: Callable[[ServerConnection], None], **options) -> Iterator[str]:
     """A WebSocket server that runs ``handler`` for each connection; yields its base URL."""
     options = {"compression": None, "max_size": None, **options}
     with serve(handler, "127.0.0.1", 0, **options) as server:

@@ -89,11 +89,12 @@ class Store(abc.ABC):
         self,
         *,
         session_id: str | None = None,
+        key: str | None = None,
         since: float | None = None,
         until: float | None = None,
     ) -> Iterator[UsageRecord]:
-        """The records of one session or of all, with ``since <= ended_at < until``, in order of
-        ``ended_at`` and then ``id``.
+        """The records of one session, of one key, or of all, with ``since <= ended_at < until``,
+        in order of ``ended_at`` and then ``id``.
 
         They come from one consistent view and are streamed: memory does not grow with their
         number. Close the iterator (or exhaust it) to let go of that view.
@@ -101,11 +102,17 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def totals(
-        self, by: By, *, since: float | None = None, until: float | None = None
+        self,
+        by: By,
+        *,
+        key: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
     ) -> list[Total]:
         """What was used and what it cost, by group, in order of the group's name.
 
-        Takes the records with ``since <= ended_at < until``. Money is added exactly.
+        Takes the records of ``key`` or of all, with ``since <= ended_at < until``. Money is
+        added exactly.
         """
 
     @abc.abstractmethod

@@ -62,6 +62,7 @@ class MemoryStore(Store):
         self,
         *,
         session_id: str | None = None,
+        key: str | None = None,
         since: float | None = None,
         until: float | None = None,
     ) -> Iterator[UsageRecord]:
@@ -73,14 +74,20 @@ class MemoryStore(Store):
             record
             for record in view
             if (session_id is None or record.session_id == session_id)
+            and (key is None or record.key == key)
             and (since is None or record.ended_at >= since)
             and (until is None or record.ended_at < until)
         )
 
     def totals(
-        self, by: By, *, since: float | None = None, until: float | None = None
+        self,
+        by: By,
+        *,
+        key: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
     ) -> list[Total]:
-        return add_up(self.records(since=since, until=until), by)
+        return add_up(self.records(key=key, since=since, until=until), by)
 
     def ping(self) -> None:
         if self._closed:

@@ -120,11 +120,12 @@ class SQLStore(Store):
         self,
         *,
         session_id: str | None = None,
+        key: str | None = None,
         since: float | None = None,
         until: float | None = None,
     ) -> Iterator[UsageRecord]:
         table = usage_records.c
-        query = _between(sa.select(usage_records), since, until)
+        query = _chosen(sa.select(usage_records), key, since, until)
         if session_id is not None:
             query = query.where(table.session_id == session_id)
         query = query.order_by(table.ended_at, table.id)
@@ -134,13 +135,18 @@ class SQLStore(Store):
                 yield from_row(row)
 
     def totals(
-        self, by: By, *, since: float | None = None, until: float | None = None
+        self,
+        by: By,
+        *,
+        key: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
     ) -> list[Total]:
         check_by(by)
         table = usage_records.c
         group = table["session_id" if by == "session" else by]
         known = table.source != "unknown"
-        counts = _between(
+        counts = _chosen(
             sa.select(
                 group,
                 sa.func.count(),
@@ -152,10 +158,11 @@ class SQLStore(Store):
                     for name in Usage.__dataclass_fields__
                 ),
             ),
+            key,
             since,
             until,
         ).group_by(group)
-        money = _between(sa.select(group, table.cost_usd), since, until)
+        money = _chosen(sa.select(group, table.cost_usd), key, since, until)
         with self._reading() as connection:  # one snapshot for both
             rows = connection.execute(counts).all()
             costs: dict[str, Decimal | None] = {}
@@ -224,8 +231,12 @@ class SQLStore(Store):
 _PROBE = sa.select(usage_records.c.id).limit(1)
 
 
-def _between(query: sa.Select[Any], since: float | None, until: float | None) -> sa.Select[Any]:
+def _chosen(
+    query: sa.Select[Any], key: str | None, since: float | None, until: float | None
+) -> sa.Select[Any]:
     ended_at = usage_records.c.ended_at
+    if key is not None:
+        query = query.where(usage_records.c.key == key)
     if since is not None:
         query = query.where(ended_at >= since)
     if until is not None:
