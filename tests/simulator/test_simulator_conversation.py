@@ -229,8 +229,7 @@ json_values = st.recursive(
 def test_whatever_a_client_says_is_obeyed_or_refused(
     said: list[tuple[str, dict[str, Any]]],
 ) -> None:
-    # Not through ``Talk``: what odd values a client may put into metadata and the like, and
-    # gets back, fits no type.
+    # Unchecked, because odd metadata comes back as it went in and then fits no type.
     talk = Talk(checked=False)
     for type, fields in said:
         fields.pop("type", None)
