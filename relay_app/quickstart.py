@@ -51,7 +51,7 @@ With curl (the upgrade, then the first event):
 -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \
 -H 'Sec-WebSocket-Key: {nonce}' '{http}/realtime?model={model}' --output -
 
-With the openai client (pip install 'openai[realtime]'):
+With the openai client ({python} -m pip install 'openai[realtime]'):
   {python} -c "from openai import OpenAI; \
 c = OpenAI(api_key='{key}', websocket_base_url='{ws}').realtime.connect(model='{model}').enter(); \
 c.conversation.item.create(item={{'type': 'message', 'role': 'user', \
@@ -95,8 +95,8 @@ def run(bind: str, folder: Path) -> int:
                 key=key,
                 model=MODEL,
                 nonce="cmVhbHRpbWUgcmVsYXkuLg==",
-                python=sys.executable,
-                relay_app=Path(sys.argv[0]).name,
+                python=_shown(sys.executable),
+                relay_app=_shown(sys.argv[0]),
                 config=config,
             ),
             flush=True,
@@ -106,6 +106,14 @@ def run(bind: str, folder: Path) -> int:
         return 0
     finally:
         _stop(processes)
+
+
+def _shown(path: str) -> str:
+    """``path`` as one would type it here."""
+    try:
+        return str(Path(path).absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return path
 
 
 def _check_free(bind: str) -> None:
