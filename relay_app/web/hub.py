@@ -22,6 +22,7 @@ T = TypeVar("T")
 # Between real threads, real locks: also where the process was monkey-patched.
 _start_new_thread = get_original("_thread", "start_new_thread")
 _new_lock = get_original("_thread", "allocate_lock")
+_thread_id = get_original("_thread", "get_ident")
 
 
 class SessionHub:
@@ -31,10 +32,15 @@ class SessionHub:
         self._starting = _new_lock()
         self._inbox: deque[Callable[[], None]] = deque()
         self._notify: Callable[[], None] | None = None
+        self._home: int | None = None
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
         """``function(*args)`` on the hub; its result or exception is the caller's."""
         if isinstance(gevent.getcurrent().parent, Hub):
+            self._home = _thread_id()
+            return function(*args)
+        if self._home == _thread_id():
+            # The thread that serves, outside of any request: a gunicorn worker on its way out.
             return function(*args)
         return self._hand_over(function, *args)
 
