@@ -1,7 +1,7 @@
 """Says something to a relay and saves what it answers, with the openai client.
 
-    pip install 'openai[realtime]'
-    python examples/talk.py --key rk-… --say "What is a relay?" --out answer.wav
+pip install 'openai[realtime]'
+python examples/talk.py --key rk-… --say "What is a relay?" --out answer.wav
 """
 
 import argparse

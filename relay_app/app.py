@@ -8,21 +8,22 @@ import time
 from collections.abc import Callable
 
 from flask import Flask
+from werkzeug.exceptions import HTTPException
 
 from relay_app.errors import RelayFault
 from relay_app.ledger.accountant import Accountant
-from relay_app.ledger.stores import open_store
 from relay_app.ledger.stores.base import Store
 from relay_app.observe.logs import configure, logger
 from relay_app.observe.metrics import Metrics, Snapshot
 from relay_app.session.keeper import Keeper
 from relay_app.session.tap import open_sink
-from relay_app.settings import Settings, SettingsError
+from relay_app.settings import Settings
 from relay_app.upstream.catalogue import Catalogue
 from relay_app.upstream.dial import Dial, Dialler
 from relay_app.web.auth import Authenticator
 from relay_app.web.hub import SessionHub
-from relay_app.web.ops import Operations
+from relay_app.web.ops import Operations, not_a_page
+from relay_app.web.preflight import open_configured
 from relay_app.web.realtime import RealtimeEndpoint
 from relay_app.wire.rooms import Rooms
 
@@ -51,7 +52,7 @@ class Relay:
         self.metrics = Metrics()
         self.hub = SessionHub()
         self.keeper = Keeper(on_tick=self.publish)
-        self.store = store or _store(settings)
+        self.store = store or open_configured(settings)
         self.accountant = Accountant(self.store, durability=settings.store.durability)
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
@@ -114,7 +115,8 @@ class Relay:
     def drain(self) -> None:
         """Ends sessions: idle ones at once with 1001, the others after their response."""
         self._draining = True
-        self.keeper.drain(
+        self.hub.run(
+            self.keeper.drain,
             RelayFault("the relay is shutting down", code="relay_draining", close_code=1001),
             self.settings.server.drain_seconds,
         )
@@ -169,11 +171,5 @@ def create_app(
     app = Flask("relay_app")
     relay = Relay(settings or Settings.from_environment(), store=store, dial=dial, clock=clock)
     relay.register(app)
+    app.register_error_handler(HTTPException, not_a_page)
     return app
-
-
-def _store(settings: Settings) -> Store:
-    try:
-        return open_store(settings.store.url)
-    except ValueError as error:
-        raise SettingsError(f"{settings.source}: store.url: {error}") from None

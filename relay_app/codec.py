@@ -16,7 +16,8 @@ def loads(payload: bytes | str) -> Any:
     """The value that ``payload`` encodes.
 
     Raises ValueError for everything that is not one JSON text we can hold: broken syntax,
-    invalid UTF-8, integers beyond 64 bits, nesting deeper than ujson's limit of 1,024.
+    invalid UTF-8, nesting deeper than ujson's limit of 1,024. More is let through than RFC 8259
+    allows: NaN, infinities, numbers like ``01``, and halves of surrogate pairs.
     """
     try:
         return ujson.loads(payload)
@@ -33,5 +34,13 @@ def loads_object(payload: bytes | str) -> dict[str, Any]:
 
 
 def dumps(value: Any) -> str:
-    """``value`` as compact JSON text. Raises TypeError for what JSON cannot say."""
-    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False)
+    """``value`` as compact JSON text.
+
+    Raises TypeError for what JSON cannot say: bytes, sets, objects, and containers within
+    themselves. NaN, infinities and halves of surrogate pairs come out as they were let in by
+    :func:`loads`; the halves make the text one that UTF-8 cannot encode.
+    """
+    try:
+        return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False)
+    except OverflowError as error:
+        raise TypeError(f"not JSON: {error}") from None

@@ -1,18 +1,22 @@
 """One command to try it: a relay with a throw-away key, and the lines to paste.
 
 The rule: what it starts is what one would run, ``relay-app serve`` and ``relay-app simulate``,
-as processes of their own; when one of them ends, or a signal comes, all end.
+as processes of their own; when one of them ends, or a signal comes, all end, and a second signal
+makes it quick.
 """
 
 import hashlib
 import os
 import secrets
+import shlex
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from relay_app.web.preflight import check_free
 
 __all__ = ["run"]
 
@@ -67,72 +71,85 @@ Stop with Ctrl-C.
 
 
 def run(bind: str, folder: Path) -> int:
-    """Runs until a signal comes; the exit status. Raises ValueError for a bind that cannot be."""
-    _check_free(bind)
-    key = f"rk-{secrets.token_urlsafe(24)}"
-    config = folder / "relay.toml"
+    """Runs until a signal comes; the exit status.
+
+    Raises ValueError for a bind or a folder that cannot be, and when something does not start.
+    """
+    check_free(bind)
     processes: list[subprocess.Popen[str]] = []
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
-        if os.environ.get("OPENAI_API_KEY"):
-            upstream = {"name": "openai", "dialect": "openai", "api_key": "env:OPENAI_API_KEY",
-                        "base_url": "wss://api.openai.com/v1"}  # fmt: skip
-        else:
-            simulator = _start(processes, "simulate", "--bind", "127.0.0.1:0")
-            upstream = {"name": "simulator", "dialect": "compatible", "api_key": "sk-simulator",
-                        "base_url": _ready(simulator).replace("http", "ws", 1) + "/v1"}  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        config.write_text(_SETTINGS.format(digest=digest, **upstream), encoding="utf-8")
+        upstream = _openai() if os.environ.get("OPENAI_API_KEY") else _simulator(processes)
+        key = f"rk-{secrets.token_urlsafe(24)}"
+        config = _written(folder, key, upstream)
         relay = _start(processes, "serve", "--bind", bind, "--config", str(config))
-        ready = _ready(relay)
-        http = f"{ready}/v1"
-        print(
-            _LINES.format(
-                http=http,
-                ws=http.replace("http", "ws", 1),
-                upstream="OpenAI" if upstream["name"] == "openai" else "its simulator",
-                key=key,
-                model=MODEL,
-                nonce="cmVhbHRpbWUgcmVsYXkuLg==",
-                python=_shown(sys.executable),
-                relay_app=_shown(sys.argv[0]),
-                config=config,
-            ),
-            flush=True,
-        )
-        return relay.wait()
+        print(_lines(_ready(relay), key, config, upstream["name"]), flush=True)
+        # Whichever ends first; it is left to be waited for by those who started it.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        return relay.poll() or 1
     except KeyboardInterrupt:
         return 0
     finally:
         _stop(processes)
 
 
-def _shown(path: str) -> str:
-    """``path`` as one would type it here."""
+def _openai() -> dict[str, str]:
+    return {
+        "name": "openai",
+        "dialect": "openai",
+        "api_key": "env:OPENAI_API_KEY",
+        "base_url": "wss://api.openai.com/v1",
+    }
+
+
+def _simulator(processes: list["subprocess.Popen[str]"]) -> dict[str, str]:
+    url = _ready(_start(processes, "simulate", "--bind", "127.0.0.1:0"))
+    return {
+        "name": "simulator",
+        "dialect": "compatible",
+        "api_key": "sk-simulator",
+        "base_url": url.replace("http", "ws", 1) + "/v1",
+    }
+
+
+def _written(folder: Path, key: str, upstream: dict[str, str]) -> Path:
+    config = folder / "relay.toml"
+    digest = hashlib.sha256(key.encode()).hexdigest()
     try:
-        return str(Path(path).absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return path
+        folder.mkdir(parents=True, exist_ok=True)
+        config.write_text(_SETTINGS.format(digest=digest, **upstream), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {config}: {error.strerror}; choose another folder with --folder"
+        ) from None
+    return config
 
 
-def _check_free(bind: str) -> None:
-    host, _, port = bind.rpartition(":")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "expected HOST:PORT"
-        raise ValueError(f"cannot listen on {bind}: {why}; choose another with --bind") from None
+def _lines(url: str, key: str, config: Path, upstream: str) -> str:
+    python = shlex.quote(sys.executable)
+    # Found by its name only in an environment that is activated.
+    relay_app = "relay-app" if shutil.which("relay-app") else f"{python} -m relay_app.cli"
+    return _LINES.format(
+        http=f"{url}/v1",
+        ws=f"{url.replace('http', 'ws', 1)}/v1",
+        upstream="OpenAI" if upstream == "openai" else "its simulator",
+        key=key,
+        model=MODEL,
+        nonce="cmVhbHRpbWUgcmVsYXkuLg==",
+        python=python,
+        relay_app=relay_app,
+        config=shlex.quote(str(config)),
+    )
 
 
-def _start(processes: list[subprocess.Popen[str]], *arguments: str) -> "subprocess.Popen[str]":
+def _start(processes: list["subprocess.Popen[str]"], *arguments: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-m", "relay_app.cli", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "relay_app.cli", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Ctrl-C is for us: the relay is to drain, and its workers are to end with it.
+        start_new_session=True,
     )
     processes.append(process)
     return process
@@ -146,14 +163,21 @@ def _ready(process: "subprocess.Popen[str]") -> str:
     raise ValueError("it did not start; the reason is above")
 
 
-def _stop(processes: list[subprocess.Popen[str]]) -> None:
+def _stop(processes: list["subprocess.Popen[str]"]) -> None:
     # The relay first: it may still be collecting what the simulator reports.
-    for process in reversed(processes):
-        process.terminate()
-        try:
+    try:
+        for process in reversed(processes):
+            process.terminate()
             process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        pass  # asked twice, or it hangs: no more waiting
+    finally:
+        for process in processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # all of it has ended
+            process.wait()
 
 
 def _interrupt(signum: int, frame: Any) -> None:

@@ -6,6 +6,8 @@ The rules:
   the file, the key, the value and what would be accepted;
 * a setting whose feature has not landed stops it with "not supported yet", so nothing is
   believed to be enforced that is not;
+* no message repeats what may be a secret: text is shown only where it cannot be one, and a
+  value from the environment never;
 * ``env:NAME`` as a value reads that environment variable;
 * paths are relative to the settings file.
 """
@@ -15,7 +17,8 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +27,8 @@ from urllib.parse import urlsplit
 __all__ = ["Audit", "Auth", "Key", "Server", "Settings", "SettingsError", "Store", "Upstream"]
 
 CONFIG_VARIABLE = "RELAY_CONFIG"
+MAX_FILE_BYTES = 1 << 20
+"""Room for thousands of keys; beyond it the path is some other file's."""
 
 Check = Callable[[Any], Any]
 """Returns the value to use, or raises ValueError saying what would be accepted."""
@@ -86,6 +91,17 @@ def _texts(meaning: str) -> Check:
     return check
 
 
+def _patterns(value: Any) -> Any:
+    accepted = "a list of model names, each with at most one *"
+    if not isinstance(value, list) or not all(_is_model(v) and v.count("*") <= 1 for v in value):
+        raise ValueError(accepted)
+    return tuple(value)
+
+
+def _is_model(name: Any) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= 256 and name.isprintable()
+
+
 def _networks(value: Any) -> Any:
     accepted = 'a list of addresses or networks, like "10.0.0.0/8"'
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
@@ -105,12 +121,22 @@ def _base_url(value: Any) -> Any:
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError:
         raise ValueError(accepted) from None
-    clean = not (parts.query or parts.fragment or parts.username or parts.password)
+    clean = not (parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname or not clean:
         raise ValueError(accepted)
-    if not port_is_fine or not re.fullmatch(r"[!-~]+", value):
+    if not (port_is_fine and _is_host(parts.hostname) and re.fullmatch(r"[!-~]+", value)):
         raise ValueError(accepted)
     return value.rstrip("/")
+
+
+def _is_host(name: str) -> bool:
+    if ":" not in name:
+        # What DNS and TLS can carry; underscores are common among containers.
+        return bool(re.fullmatch(r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}", name))
+    try:
+        return ipaddress.ip_address(name).version == 6
+    except ValueError:
+        return False
 
 
 def _model_map(value: Any) -> Any:
@@ -118,7 +144,9 @@ def _model_map(value: Any) -> Any:
     if not isinstance(value, dict) or not value:
         raise ValueError(accepted)
     for asked, given in value.items():
-        if not isinstance(given, str) or not given or not asked or asked.count("*") > 1:
+        if not _is_model(asked) or not _is_model(given):
+            raise ValueError(accepted + "; names are 1 to 256 printable characters")
+        if asked.count("*") > 1:
             raise ValueError(accepted + "; at most one * in each name")
         if given.count("*") > asked.count("*"):
             raise ValueError(accepted + f"; {given!r} has a * that {asked!r} does not fill")
@@ -170,7 +198,7 @@ class Key:
 
     name: str = _setting(_NAME)
     key_sha256: str = _setting(_SHA256, repr=False)
-    models: tuple[str, ...] = _setting(_texts("model names, * allowed"), ("*",))
+    models: tuple[str, ...] = _setting(_patterns, ("*",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +273,12 @@ class Settings:
         """The settings in a TOML file. Raises SettingsError."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+            if len(content) > MAX_FILE_BYTES:
+                raise SettingsError(f"{path}: more than {MAX_FILE_BYTES} bytes: no settings file")
+            # A byte order mark is what some editors put in front.
+            text = content.decode("utf-8-sig")
         except OSError as error:
             raise SettingsError(
                 f"{path}: cannot be read ({error.strerror}); name a settings file with --config "
@@ -267,7 +300,8 @@ class Settings:
         """The settings in TOML text; relative paths are taken from ``base``."""
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            # Besides its own errors tomllib lets through those of numbers too long for Python.
             raise SettingsError(f"{source}: not TOML: {error}") from None
         reader = _Reader(source, os.environ if environ is None else environ)
         return reader.settings(document, base or Path.cwd())
@@ -284,7 +318,7 @@ class _Reader:
         sections = ("server", "auth", "keys", "upstreams", "store", "audit")
         for name in document:
             if name not in sections:
-                raise self._error(name, document[name], "one of " + ", ".join(sections))
+                raise self._unknown(name, sections)
         audit = dict(self._table(document, "audit"))
         if audit.pop("audio", False) is not False:
             raise SettingsError(f"{self._source}: audit.audio is not supported yet")
@@ -325,28 +359,34 @@ class _Reader:
             if name in _LATER.get(place.partition("[")[0], ()):
                 raise SettingsError(f"{self._source}: {place}.{name} is not supported yet")
             if name not in known:
-                raise self._error(f"{place}.{name}", value, "one of " + ", ".join(known))
-            value = self._from_environment(f"{place}.{name}", value)
-            try:
-                values[name] = known[name].metadata["check"](value)
-            except ValueError as error:
-                raise self._error(f"{place}.{name}", value, str(error)) from None
+                raise self._unknown(f"{place}.{name}", [*known, *(["key"] if kind is Key else [])])
+            values[name] = self._checked(f"{place}.{name}", value, known[name].metadata["check"])
         for name, setting in known.items():
             needed = setting.default is MISSING and setting.default_factory is MISSING
             if needed and name not in values:
                 raise SettingsError(f"{self._source}: {place}.{name} is missing")
         return kind(**values)
 
+    def _checked(self, place: str, value: Any, check: Check) -> Any:
+        read = self._from_environment(place, value)
+        try:
+            return check(read)
+        except ValueError as error:
+            accepted = str(error)
+        if isinstance(value, str) and read is not value and (number := _literal(read)) is not None:
+            try:
+                return check(number)  # the environment knows text alone
+            except ValueError:
+                pass
+        raise self._error(place, value, accepted)
+
     def _hashed(self, place: str, table: dict[str, Any]) -> dict[str, Any]:
         if ("key" in table) == ("key_sha256" in table):
             raise SettingsError(f"{self._source}: {place} needs either key or key_sha256")
         table = dict(table)
         if "key" in table:
-            key = self._from_environment(f"{place}.key", table.pop("key"))
-            try:
-                table["key_sha256"] = hashlib.sha256(_SECRET(key).encode()).hexdigest()
-            except ValueError as error:
-                raise self._error(f"{place}.key", key, str(error)) from None
+            key = self._checked(f"{place}.key", table.pop("key"), _SECRET)
+            table["key_sha256"] = hashlib.sha256(key.encode()).hexdigest()
         return table
 
     def _from_environment(self, place: str, value: Any) -> Any:
@@ -356,23 +396,36 @@ class _Reader:
             return value
         name = value[4:]
         if not self._environ.get(name):
-            raise SettingsError(f"{self._source}: {place} = {value!r}: that variable is not set")
+            raise SettingsError(
+                f"{self._source}: {place} = {_short(value)}: that variable is not set"
+            )
         return self._environ[name]
 
     def _check_together(self, settings: Settings) -> None:
         source = self._source
         for kind in ("keys", "upstreams"):
-            names = [entry.name for entry in getattr(settings, kind)]
-            for name in names:
-                if names.count(name) > 1:
+            names = Counter(entry.name for entry in getattr(settings, kind))
+            for name, times in names.items():
+                if times > 1:
                     raise SettingsError(f"{source}: {kind}: the name {name!r} is used twice")
+        first: dict[str, int] = {}
+        for index, key in enumerate(settings.keys):
+            seen = first.setdefault(key.key_sha256.lower(), index)
+            if seen != index:
+                raise SettingsError(f"{source}: keys[{index}] is the same key as keys[{seen}]")
         if not settings.upstreams:
             raise SettingsError(f"{source}: upstreams: at least one [[upstreams]] is needed")
         if settings.auth.mode == "keys" and not settings.keys:
             raise SettingsError(f'{source}: keys: auth.mode "keys" needs at least one [[keys]]')
+        if settings.auth.mode != "keys" and settings.keys:
+            raise SettingsError(
+                f'{source}: keys: with auth.mode "{settings.auth.mode}" nobody is asked for one; '
+                f'remove them, or set auth.mode to "keys"'
+            )
         if settings.server.max_message_bytes > settings.server.max_buffered_bytes:
             raise SettingsError(
-                f"{source}: server.max_message_bytes is more than server.max_buffered_bytes"
+                f"{source}: server.max_message_bytes = {settings.server.max_message_bytes}: "
+                f"expected at most server.max_buffered_bytes, {settings.server.max_buffered_bytes}"
             )
         for index, upstream in enumerate(settings.upstreams):
             place = f"{source}: upstreams[{index}]"
@@ -380,15 +433,52 @@ class _Reader:
                 raise SettingsError(f"{place}.api_keys: more than one key is not supported yet")
             if settings.auth.mode != "passthrough" and not upstream.api_keys:
                 raise SettingsError(f"{place}.api_keys is missing")
+            if settings.auth.mode == "passthrough" and upstream.api_keys:
+                raise SettingsError(
+                    f'{place}.api_keys: with auth.mode "passthrough" clients bring their own; '
+                    "remove it"
+                )
             if not all(re.fullmatch(r"[!-~]+", key) for key in upstream.api_keys):
                 raise SettingsError(f"{place}.api_keys: a key has characters no header can carry")
             if upstream.api_version and upstream.dialect != "azure":
                 raise SettingsError(f'{place}.api_version is for dialect "azure" only')
 
     def _error(self, place: str, value: Any, accepted: str) -> SettingsError:
-        secret = re.search(r"key|url", place.rpartition(".")[2])
-        shown = "(hidden)" if secret and isinstance(value, str) else _short(value)
-        return SettingsError(f"{self._source}: {place} = {shown}: expected {accepted}")
+        return SettingsError(
+            f"{self._source}: {place} = {_shown(place, value)}: expected {accepted}"
+        )
+
+    def _unknown(self, place: str, known: Iterable[str]) -> SettingsError:
+        # Without its value: a misspelt name does not tell whether that is a secret.
+        return SettingsError(
+            f"{self._source}: {_short(place)[1:-1]} is not a setting: "
+            f"expected one of {', '.join(known)}"
+        )
+
+
+def _shown(place: str, value: Any) -> str:
+    """``value`` for a message, unless it may have a secret in it."""
+    if isinstance(value, dict):
+        return "a table"
+    secret = re.search(r"key|url", place.rpartition(".")[2])
+    if isinstance(value, list):
+        return "(hidden)" if secret or _has_tables(value) else _short(value)
+    if isinstance(value, str) and value.startswith("env:"):
+        return _short(value)
+    return "(hidden)" if secret and isinstance(value, str) else _short(value)
+
+
+def _has_tables(value: list[Any]) -> bool:
+    return any(isinstance(v, dict | list) for v in value)
+
+
+def _literal(text: str) -> bool | int | float | None:
+    """The number or flag that ``text`` from the environment stands for."""
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"-?\d{1,18}", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"-?\d{1,18}\.\d{1,18}", text) else None
 
 
 def _short(value: Any) -> str:

@@ -9,6 +9,7 @@ does.
 """
 
 import os
+from collections import Counter as Count
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
@@ -41,7 +42,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._last = Snapshot()
+        self._reached: dict[Counter, float] = {}
         self._open = self._gauge("sessions_open", "Sessions open now")
         self._opened = self._counter("sessions_opened", "Sessions begun")
         self._closed = self._counter(
@@ -83,35 +84,36 @@ class Metrics:
 
     def publish(self, now: Snapshot) -> None:
         """Brings the metrics up to ``now``."""
-        last, self._last = self._last, now
         self._open.set(now.open)
         self._pending.set(now.pending)
         self._buffered.set(now.buffered_bytes)
-        self._opened.inc(now.opened - last.opened)
-        for (by, code), count in now.closes.items():
-            grown = count - last.closes.get((by, code), 0)
-            if grown:
-                self._closed.labels(by, _label(code)).inc(grown)
-        self._records.inc(now.records - last.records)
-        self._failures.inc(now.store_failures - last.store_failures)
-        self._publish_tally(now.tally, last.tally)
-
-    def _publish_tally(self, now: Tally, last: Tally) -> None:
+        self._reach(self._opened, now.opened)
+        self._reach(self._records, now.records)
+        self._reach(self._failures, now.store_failures)
+        for (by, code), count in _summed(now.closes).items():
+            self._reach(self._closed.labels(by, code), count)
+        tally = now.tally
         for direction in ("sent", "received"):
             for metric, name in (
                 (self._messages, "messages"), (self._bytes, "bytes"), (self._opaque, "opaque")
             ):  # fmt: skip
-                attribute = f"{name}_{direction}"
-                grown = getattr(now, attribute) - getattr(last, attribute)
-                metric.labels(direction).inc(grown)
-        self._unobserved.inc(now.unobserved - last.unobserved)
-        self._drops.inc(now.tap_drops - last.tap_drops)
-        for kind in fields(now.usage):
-            grown = getattr(now.usage, kind.name) - getattr(last.usage, kind.name)
+                self._reach(metric.labels(direction), getattr(tally, f"{name}_{direction}"))
+        self._reach(self._unobserved, tally.unobserved)
+        self._reach(self._drops, tally.tap_drops)
+        for kind in fields(tally.usage):
+            value = getattr(tally.usage, kind.name)
             if kind.name == "transcription_seconds":
-                self._seconds.inc(max(0, grown))
+                self._reach(self._seconds, value)
             else:
-                self._tokens.labels(kind.name.removesuffix("_tokens")).inc(max(0, grown))
+                self._reach(self._tokens.labels(kind.name.removesuffix("_tokens")), value)
+
+    def _reach(self, counter: Counter, value: float) -> None:
+        # A figure shrinks when a report takes the place of a larger one. A counter cannot, and
+        # rests until the figure has caught up.
+        before = self._reached.get(counter, 0)
+        if value > before:
+            counter.inc(value - before)
+            self._reached[counter] = value
 
     def exposition(self) -> bytes:
         """All workers' metrics in Prometheus' text format."""
@@ -126,6 +128,13 @@ class Metrics:
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"relay_{name}", text, registry=self._registry, multiprocess_mode="livesum")
+
+
+def _summed(closes: Mapping[tuple[str, int], int]) -> Count[tuple[str, str]]:
+    summed: Count[tuple[str, str]] = Count()
+    for (by, code), count in closes.items():
+        summed[by, _label(code)] += count
+    return summed
 
 
 def _label(code: int) -> str:

@@ -1,7 +1,8 @@
 """Keeper: one greenlet a worker that visits every open session once a second.
 
-The rule: it never blocks. Pings, stalls, idleness, session length and draining are looked at
-here, so that no session needs timers of its own and no message pays for any of it.
+The rules: it never blocks. Pings, stalls, idleness, session length and draining are looked at
+here, so that no session needs timers of its own and no message pays for any of it. And it judges
+nobody for time in which the process itself did not run.
 """
 
 import time
@@ -19,6 +20,7 @@ from relay_app.session.session import Session
 __all__ = ["Keeper"]
 
 TICK_SECONDS = 1.0
+LATE_TICKS = 3
 
 
 class Keeper:
@@ -84,13 +86,26 @@ class Keeper:
 
     def _visit(self) -> None:
         before = self._clock()
+        was_late = False
         while self._sessions:
             gevent.sleep(self._tick_seconds)
             now = self._clock()
-            for session in list(self._sessions):
-                try:
-                    session.tick(now - before)
-                except Exception:  # noqa: BLE001 - one session's fault is not its neighbours'
-                    logger.exception("keeper: a visit failed")
+            elapsed, before = now - before, now
+            # After a suspended machine or a blocked hub the peers' answers are still unread in
+            # the kernel. They are read in the next second; a worker late in every second has
+            # to judge all the same.
+            late = elapsed > LATE_TICKS * self._tick_seconds
+            if not late or was_late:
+                self._round(min(elapsed, LATE_TICKS * self._tick_seconds))
+            was_late = late and not was_late
+
+    def _round(self, elapsed_seconds: float) -> None:
+        for session in list(self._sessions):
+            try:
+                session.tick(elapsed_seconds)
+            except Exception:  # noqa: BLE001 - one session's fault is not its neighbours'
+                logger.exception("keeper: a visit failed")
+        try:
             self._on_tick()
-            before = now
+        except Exception:  # noqa: BLE001 - nor is a broken gauge the sessions'
+            logger.exception("keeper: on_tick failed")

@@ -46,7 +46,6 @@ class Pump:
         hold_seconds: float,
         on_unobserved: Callable[[Exception], None],
         on_held: Callable[[float, bool], None],
-        on_sink_ended: Callable[[Link], None],
         new_key: Callable[[], bytes],
         clock: Callable[[], float],
     ) -> None:
@@ -60,7 +59,6 @@ class Pump:
         self._hold_seconds = hold_seconds
         self._on_unobserved = on_unobserved
         self._on_held = on_held
-        self._on_sink_ended = on_sink_ended
         self._new_key = new_key
         self._clock = clock
         self._remask = sink.masks and not sink.verbatim
@@ -69,17 +67,18 @@ class Pump:
         """Pumps until the source ends.
 
         Raises LinkEnded for the source and FrameError for what it did wrong. When the sink
-        ends first, ``on_sink_ended`` is told and the source is read on, observed, and its bytes
-        dropped: what a provider still reports after a client left is still to be counted.
+        ends first, the source is read on, observed, and its bytes dropped: what a provider still
+        reports after a client left is still to be counted. How the sink ended is found out by
+        the pump that reads from it.
         """
         source = self._source
         while True:
             self.busy = False
-            run = source.receive()
-            self.busy = True
-            self._forward(run)
+            # In one expression: a name for the run would keep it while the next is awaited.
+            self._forward(source.receive())
 
     def _forward(self, run: Run) -> None:
+        self.busy = True
         frames = run.frames
         begin = 0
         for index, frame in enumerate(frames):
@@ -88,7 +87,7 @@ class Pump:
                 continue
             self.messages += 1
             hold = self._observed(message)
-            if hold is not None:
+            if hold is not None and not self._sink.silent:
                 if index > begin:
                     self._send(run, frames[begin:index])
                 begin = index
@@ -96,17 +95,23 @@ class Pump:
         self._send(run, frames[begin:] if begin else frames)
 
     def _wait(self, hold: Hold) -> None:
-        begun = self._clock()
-        kept = hold.wait(self._hold_seconds)
-        self._on_held(self._clock() - begun, kept)
+        try:
+            begun = self._clock()
+            kept = hold.wait(self._hold_seconds)
+            self._on_held(self._clock() - begun, kept)
+        except Exception as error:  # noqa: BLE001 - the frame was kept back long enough
+            self._failed(error)
 
     def _observed(self, message: Message) -> Hold | None:
         try:
             return self._observe(message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the audio goes on
-            self.unobserved += 1
-            self._on_unobserved(error)
+            self._failed(error)
             return None
+
+    def _failed(self, error: Exception) -> None:
+        self.unobserved += 1
+        self._on_unobserved(error)
 
     def _send(self, run: Run, frames: Sequence[Frame]) -> None:
         try:
@@ -116,15 +121,16 @@ class Pump:
             else:
                 self._send_verbatim(run, frames)
         except LinkEnded:
-            self._on_sink_ended(self._sink)
+            pass  # its own pump reads how it ended; here there is only nobody to send to
 
     def _send_verbatim(self, run: Run, frames: Sequence[Frame]) -> None:
         # Control frames were taken out of the run, so what is left may have gaps.
         view = memoryview(run.data)
         start = end = frames[0].start
+        fin = False
         for frame in frames:
             if frame.start != end:
-                self._sink.send(view[start:end], ends_message=False)
+                self._sink.send(view[start:end], ends_message=fin)
                 start = frame.start
-            end = frame.end
-        self._sink.send(view[start:end], ends_message=frames[-1].fin)
+            end, fin = frame.end, frame.fin
+        self._sink.send(view[start:end], ends_message=fin)

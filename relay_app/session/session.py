@@ -6,25 +6,25 @@ raised on the way, GreenletExit and SystemExit included.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import gevent
-from gevent.event import Event
 
 from relay_app import codec
-from relay_app.errors import ClientFault, Fault, RelayFault, UpstreamFault
+from relay_app.errors import ClientFault, Fault, RelayFault
 from relay_app.ledger.accountant import Accountant
-from relay_app.ledger.outbox import Commit, LedgerFull
 from relay_app.meter.meter import Meter
-from relay_app.meter.usage import UsageRecord
 from relay_app.observe.logs import SessionLog
 from relay_app.observe.tally import Tally
+from relay_app.session.bill import Bill
 from relay_app.session.context import SessionContext
-from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells, first_end
-from relay_app.session.pump import Hold, Pump
+from relay_app.session.ends import Ends
+from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
+from relay_app.session.pump import Hold, Observe, Pump
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.settings import Server
-from relay_app.wire.frames import FrameError
+from relay_app.wire.frames import Close, FrameError
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Message
 
@@ -35,7 +35,9 @@ CLIENT_KEEP_BYTES = 262_144
 CLOSE_SECONDS = 2.0
 """How long a peer may take to answer our close; what a provider reports meanwhile counts."""
 LINGER_SECONDS = 1.0
-SETTLE_SECONDS = 5.0
+TAP_SECONDS = 2.0
+ROOM_SECONDS = 60.0
+"""How long a large frame may keep room that other sessions wait for: 16 MiB at 2.2 Mbit/s."""
 
 
 class Session:
@@ -60,76 +62,77 @@ class Session:
     ) -> None:
         self.context = context
         self.log = SessionLog(context.id)
-        self.client_closed = Event()
-        self.target_closed = Event()
-        self.failed = Event()
-        self.cancelled = Event()
         self.ending: Ending | None = None
         self._client = client
         self._target = target
+        self._ends = Ends(client, target)
+        self.client_closed = self._ends.client_closed
+        self.target_closed = self._ends.target_closed
+        self.failed = self._ends.failed
+        self.cancelled = self._ends.cancelled
         self._meter = meter
-        self._accountant = accountant
+        self._bill = Bill(meter, accountant, log=self.log, on_refused=self._not_recorded)
         self._limits = limits
         self._before_forward = before_forward
         self._on_hold = on_hold
         self._clock = clock
-        self._ends: dict[Cause, Ending] = {}
-        self._unrecorded: list[UsageRecord] = []
         self._started = self._active = clock()
         self._seen_messages = 0
         self._draining: tuple[Fault, float] | None = None
-        self._taps = (
-            (Tap("sent", context.id, audit), Tap("received", context.id, audit))
-            if audit is not None
-            else None
-        )
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._taps: tuple[Tap, ...] = ()
+        if audit is not None:
+            self._taps = (Tap("sent", context.id, audit), Tap("received", context.id, audit))
         self._up = self._pump(client, target, self._observe_sent, CLIENT_KEEP_BYTES)
         self._down = self._pump(target, client, self._observe_received, limits.max_message_bytes)
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
-        pumps: list[gevent.Greenlet[..., None]] = []
-        try:
+        with ExitStack() as afterwards:
+            # Last in, first out; each happens whatever the others raise.
+            afterwards.callback(self._log_close)
+            afterwards.callback(self._target.dispose)
+            afterwards.callback(self._client.dispose)
+            for tap in self._taps:
+                afterwards.callback(tap.close, TAP_SECONDS)
+            afterwards.callback(self._bill.settle)
+            afterwards.callback(self._stop)
             self._log_open()
-            pumps = [gevent.spawn(self._run, self._up, self._client),
-                     gevent.spawn(self._run, self._down, self._target)]  # fmt: skip
-            gevent.wait(
-                [self.client_closed, self.target_closed, self.failed, self.cancelled], count=1
+            for tap in self._taps:
+                tap.start()
+            pumps = [
+                self._spawn(self._run, self._up, self._client),
+                self._spawn(self._run, self._down, self._target),
+            ]
+            self.ending = self._ends.wait()
+            self._part(self.ending)
+            gevent.joinall(pumps, timeout=CLOSE_SECONDS)
+            gevent.killall(pumps)
+            gevent.joinall(
+                [self._spawn(link.finish, LINGER_SECONDS) for link in (self._client, self._target)]
             )
-            self.ending = first_end(self._ends)
-            self._part(pumps)
-        finally:
-            try:
-                gevent.killall(pumps)
-            finally:
-                self._settle()
-                self._client.dispose()
-                self._target.dispose()
-                self._log_close()
 
     # -- asked from outside ------------------------------------------------------------------
 
     def cancel(self, fault: Fault) -> None:
         """Ends the session for a reason of ours. Never blocks."""
-        self._ended(Ending(Cause.CANCEL, fault=fault), self.cancelled)
+        self._ends.cancel(fault)
 
     def drain(self, fault: Fault, seconds: float) -> None:
-        """Ends the session once no response is running, at the latest in ``seconds``."""
-        if self._draining is None:
-            self._draining = (fault, self._clock() + seconds)
+        """Ends the session once no response is running, at the latest in ``seconds``.
+
+        Asked again, the earlier deadline counts: a quick stop overtakes a graceful one.
+        """
+        deadline = self._clock() + seconds
+        if self._draining is None or deadline < self._draining[1]:
+            self._draining = (fault, deadline)
         self._check_drain()
 
     def tick(self, elapsed_seconds: float) -> None:
         """The keeper's visit: liveness, stalls, idleness, length. Never blocks."""
         now = self._clock()
+        self._check_peers(elapsed_seconds, now)
         limits = self._limits
-        for link in (self._client, self._target):
-            if link.end is None and not link.pulse(elapsed_seconds, limits.ping_seconds):
-                self.log.warning("no pong", side=link.name)
-                link.abort()
-            blocked = link.blocked_since
-            if blocked is not None and now - blocked > limits.stall_seconds:
-                self._stalled(link)
         messages = self._up.messages + self._down.messages
         if messages != self._seen_messages:
             self._seen_messages = messages
@@ -154,34 +157,46 @@ class Session:
             opaque_sent=meter.opaque_sent,
             opaque_received=meter.opaque_received,
             unobserved=self._up.unobserved + self._down.unobserved,
-            tap_drops=sum(tap.dropped for tap in self._taps or ()),
+            tap_drops=sum(tap.dropped for tap in self._taps),
             usage=meter.usage,
         )
+
+    def _check_peers(self, elapsed_seconds: float, now: float) -> None:
+        stall_seconds = self._limits.stall_seconds
+        for link, sink in ((self._client, self._target), (self._target, self._client)):
+            if not link.pulse(elapsed_seconds, self._limits.ping_seconds) and link.end is None:
+                self.log.warning("gave up a silent peer", side=link.name)
+                link.abort()
+            blocked = link.blocked_since
+            if blocked is not None and now - blocked > stall_seconds:
+                self._ends.stalled(link, f"read nothing for {stall_seconds:g} seconds")
+            if link.hoards_room(ROOM_SECONDS):
+                slow = link if sink.blocked_since is None else sink
+                self._ends.stalled(slow, "took too long over a large message")
+
+    def _check_drain(self) -> None:
+        assert self._draining is not None
+        fault, deadline = self._draining
+        # A pump that is busy may be holding the very response.done we wait for.
+        running = self._meter.responses_open or self._down.busy
+        if not running or self._clock() >= deadline:
+            self.cancel(fault)
 
     # -- observing ---------------------------------------------------------------------------
 
     def _observe_sent(self, message: Message) -> None:
-        if self._taps is not None:
-            self._taps[0].offer(message)
         self._meter.sent(message)
+        if self._taps:
+            self._taps[0].offer(message)
 
     def _observe_received(self, message: Message) -> Hold | None:
-        if self._taps is not None:
+        commit = self._bill.received(message)
+        if self._taps:
             self._taps[1].offer(message)
-        records = self._meter.received(message)
-        if not records:
-            return None
-        commit = self._record(records)
         return commit if self._before_forward else None
 
-    def _record(self, records: Sequence[UsageRecord]) -> Commit | None:
-        try:
-            return self._accountant.record(records)
-        except LedgerFull as full:
-            # Kept here, and tried again when the session settles; until then it takes no more.
-            self._unrecorded.extend(records)
-            self.drain(RelayFault(full.message, code=full.code), self._limits.drain_seconds)
-            return None
+    def _not_recorded(self, fault: Fault) -> None:
+        self.drain(RelayFault(fault.message, code=fault.code), self._limits.drain_seconds)
 
     def _unobserved(self, error: Exception) -> None:
         if self._up.unobserved + self._down.unobserved == 1:
@@ -192,15 +207,9 @@ class Session:
         if not kept:
             self.log.warning("forwarded before its record was durable", held_seconds=seconds)
 
-    # -- ending ------------------------------------------------------------------------------
+    # -- the pumps ---------------------------------------------------------------------------
 
-    def _pump(
-        self,
-        source: Link,
-        sink: Link,
-        observe: Callable[[Message], Hold | None],
-        keep_bytes: int,
-    ) -> Pump:
+    def _pump(self, source: Link, sink: Link, observe: Observe, keep_bytes: int) -> Pump:
         return Pump(
             source,
             sink,
@@ -209,7 +218,6 @@ class Session:
             hold_seconds=self._limits.hold_seconds,
             on_unobserved=self._unobserved,
             on_held=self._held,
-            on_sink_ended=self._link_ended,
             new_key=lambda: os.urandom(4),
             clock=self._clock,
         )
@@ -217,65 +225,29 @@ class Session:
     def _run(self, pump: Pump, source: Link) -> None:
         try:
             pump.run()
-        except LinkEnded as ended:
-            self._link_ended(ended.link)
+        except LinkEnded:
+            self._ends.closed(source)
         except FrameError as error:
-            self._broke_protocol(source, error)
+            self._ends.broke_protocol(source, error)
         except Exception:
             self.log.exception("pump failed", side=source.name)
-            self._ended(
-                Ending(Cause.FAILURE, fault=RelayFault("the relay failed", code="relay_error")),
-                self.failed,
-            )
+            self._ends.fail()
+        except BaseException:
+            # One pump alone would go on for ever.
+            self._ends.fail()
+            raise
 
-    def _link_ended(self, link: Link) -> None:
-        if link is self._client:
-            self._ended(Ending(Cause.CLIENT, close=link.end), self.client_closed)
-        else:
-            self._ended(Ending(Cause.TARGET, close=link.end), self.target_closed)
+    def _spawn(self, function: Callable[..., None], *args: object) -> "gevent.Greenlet[..., None]":
+        greenlet = gevent.spawn(function, *args)
+        self._greenlets.append(greenlet)
+        return greenlet
 
-    def _broke_protocol(self, link: Link, error: FrameError) -> None:
-        kind = ClientFault if link is self._client else UpstreamFault
-        code = "message_too_big" if error.code == 1009 else "websocket_protocol_error"
-        who = "the client" if link is self._client else "the upstream"
-        fault = kind(f"{who} sent: {error.message}", code=code, close_code=error.code)
-        self._failed(fault, link)
+    # -- ending ------------------------------------------------------------------------------
 
-    def _stalled(self, link: Link) -> None:
-        kind = ClientFault if link is self._client else UpstreamFault
-        who = "client" if link is self._client else "upstream"
-        text = f"the {who} read nothing for {self._limits.stall_seconds:g} seconds"
-        self._failed(kind(text, code=f"{who}_stalled", close_code=1013), link)
-
-    def _failed(self, fault: Fault, offender: Link) -> None:
-        other = self._target if offender is self._client else self._client
-        ending = Ending(
-            Cause.FAILURE, fault=fault, offender=offender.name, mid_message=other.mid_message
-        )
-        self._ended(ending, self.failed)
-
-    def _ended(self, ending: Ending, event: Event) -> None:
-        self._ends.setdefault(ending.cause, ending)
-        event.set()
-
-    def _check_drain(self) -> None:
-        assert self._draining is not None
-        fault, deadline = self._draining
-        # A pump that is busy may be holding the very response.done we wait for.
-        running = self._meter.responses_open or self._down.busy
-        if not running or self._clock() >= deadline:
-            self.cancel(fault)
-
-    def _part(self, pumps: "list[gevent.Greenlet[..., None]]") -> None:
-        assert self.ending is not None
-        to_client, to_target = farewells(self.ending)
+    def _part(self, ending: Ending) -> None:
+        to_client, to_target = farewells(ending)
         self._bid(self._target, to_target)
         self._bid(self._client, to_client)
-        gevent.joinall(pumps, timeout=CLOSE_SECONDS)
-        gevent.killall(pumps)
-        gevent.joinall(
-            [gevent.spawn(link.finish, LINGER_SECONDS) for link in (self._client, self._target)]
-        )
 
     def _bid(self, link: Link, farewell: Farewell) -> None:
         if farewell.event is not None:
@@ -289,24 +261,17 @@ class Session:
         if farewell.reset:
             link.abort()
 
-    def _settle(self) -> None:
+    def _stop(self) -> None:
+        """Nothing of ours runs any more; both sides have at least been told."""
         try:
-            records = [*self._unrecorded, *self._meter.close()]
-            self._unrecorded = []
-        except Exception:
-            self.log.exception("settling failed")
-            records = []
-        for tap in self._taps or ():
-            tap.close(CLOSE_SECONDS)
-        if not records:
-            return
-        try:
-            if not self._accountant.record(records).wait(SETTLE_SECONDS):
-                self.log.warning("usage is waiting for the store", records=len(records))
-        except LedgerFull:
-            # The last resort: what no store would take is at least in the log, whole.
-            for record in records:
-                self.log.error("usage record lost", record=codec.dumps(record.as_dict()))
+            gevent.killall(self._greenlets)
+        finally:
+            if self.ending is None:
+                # We were killed, and there is no time for more than this.
+                fault = RelayFault("the relay is going away", close_code=1001)
+                self.ending = Ending(Cause.CANCEL, fault=fault)
+                for link in (self._client, self._target):
+                    link.close(Close(1001, fault.message.encode()))
 
     # -- the two log lines -------------------------------------------------------------------
 

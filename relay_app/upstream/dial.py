@@ -1,10 +1,13 @@
 """Dial: one deadline over DNS, TCP, TLS and the WebSocket handshake; then a Link.
 
 The rules: every address is tried; TLS is verified, with SNI; bytes behind the provider's 101
-belong to the session; whatever goes wrong is an UpstreamFault, mapped here and nowhere else.
+belong to the session; whatever goes wrong is an UpstreamFault, mapped here and nowhere else, and
+leaves no socket behind.
 """
 
+import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,15 +23,20 @@ from wsproto.utilities import ProtocolError
 from relay_app.errors import UpstreamFault
 from relay_app.settings import Server
 from relay_app.upstream.dialects import UpstreamRequest
-from relay_app.upstream.refusal import refusal
+from relay_app.upstream.refusal import refusal, scrubbed
 from relay_app.wire.link import Link
 from relay_app.wire.rooms import Rooms
 
-__all__ = ["Dial", "Dialled", "Dialler"]
+__all__ = ["Dial", "Dialled", "Dialler", "verifying_context"]
 
 MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 65_536
 SHORTEST_TRY_SECONDS = 0.25
+MAX_REASON_CHARACTERS = 200
+BODY_SECONDS = 1.0
+"""For the body of a refusal: its status says enough to answer a client who waits."""
+_INTERIM = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9] ")
+"""100 and 103 may come before any answer (RFC 9110 section 15.2)."""
 _END_OF_HEAD = b"\r\n\r\n"
 _REQUEST_ID_HEADERS = (b"x-request-id", b"apim-request-id", b"x-ms-request-id")
 
@@ -45,21 +53,46 @@ class Dialled:
 Dial = Callable[[UpstreamRequest], Dialled]
 
 
-class Dialler:
-    """Opens upstream connections within ``dial_seconds``, whatever has to be waited for."""
+def verifying_context() -> ssl.SSLContext:
+    """Verifies the certificate and the host's name, against the system's certificates or those
+    that ``SSL_CERT_FILE`` names; on gevent.
 
-    def __init__(self, limits: Server, rooms: Rooms) -> None:
+    ``gevent.ssl.create_default_context()`` makes a context of the standard library, unless the
+    process was patched; its sockets would block the hub, past every deadline.
+    """
+    context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return context
+
+
+class Dialler:
+    """Opens upstream connections within ``dial_seconds``, whatever has to be waited for.
+
+    ``resolve`` is ``getaddrinfo``, ``tls`` makes the context of all connections.
+    """
+
+    def __init__(
+        self,
+        limits: Server,
+        rooms: Rooms,
+        *,
+        resolve: Callable[..., list[Any]] = socket.getaddrinfo,
+        tls: Callable[[], ssl.SSLContext] = verifying_context,
+    ) -> None:
         self._limits = limits
         self._rooms = rooms
+        self._resolve = resolve
+        self._make_tls = tls
 
     def __call__(self, request: UpstreamRequest) -> Dialled:
         """Connects and shakes hands. Raises UpstreamFault: 502, 504 or the refusal's own."""
         seconds = self._limits.dial_seconds
+        deadline = time.monotonic() + seconds
         timer = gevent.Timeout.start_new(seconds)
         try:
             sock = self._connect(request, seconds)
             try:
-                return self._shake_hands(sock, request)
+                return self._shake_hands(sock, request, deadline)
             except BaseException:
                 sock.close()
                 raise
@@ -72,23 +105,28 @@ class Dialler:
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
             raise _fault(request, f"failed TLS: {reason}", "tls_error") from error
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:
+            # A name too long for DNS is a UnicodeError of the codec that encodes it.
             raise _fault(request, "has a host name that does not resolve", "unreachable") from error
         except OSError as error:
             reason = error.strerror or "connection lost"
             raise _fault(request, f"cannot be reached: {reason}", "unreachable") from error
         except ProtocolError as error:
-            raise _fault(request, f"broke the WebSocket handshake: {error}", "handshake") from error
+            # Its text may quote what the upstream sent.
+            reason = scrubbed(str(error), request.secret)[:MAX_REASON_CHARACTERS]
+            raise _fault(
+                request, f"broke the WebSocket handshake: {reason}", "handshake"
+            ) from error
         finally:
             timer.close()
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         # Once for the process: loading the certificate store takes tens of milliseconds.
-        return gevent.ssl.create_default_context()
+        return self._make_tls()
 
     def _connect(self, request: UpstreamRequest, seconds: float) -> Any:
-        addresses = socket.getaddrinfo(request.host, request.port, 0, socket.SOCK_STREAM)
+        addresses = self._resolve(request.host, request.port, 0, socket.SOCK_STREAM)
         failure: OSError = OSError(0, "no address")
         for tried, (family, kind, protocol, _, address) in enumerate(addresses):
             # An address that swallows packets may not eat the whole deadline of its siblings.
@@ -99,7 +137,12 @@ class Dialler:
                 sock.settimeout(None if last else share)
                 sock.connect(address)
                 if request.tls:
-                    sock = self._tls.wrap_socket(sock, server_hostname=request.host)
+                    # In two steps: a handshake inside wrap_socket() that is interrupted leaves
+                    # a socket that nobody can close.
+                    sock = self._tls.wrap_socket(
+                        sock, server_hostname=request.host, do_handshake_on_connect=False
+                    )
+                    sock.do_handshake()
                 return sock
             except OSError as error:
                 sock.close()
@@ -109,7 +152,7 @@ class Dialler:
                 raise
         raise failure
 
-    def _shake_hands(self, sock: Any, request: UpstreamRequest) -> Dialled:
+    def _shake_hands(self, sock: Any, request: UpstreamRequest, deadline: float) -> Dialled:
         websocket = WSConnection(ConnectionType.CLIENT)
         sock.settimeout(None)
         sock.sendall(
@@ -123,9 +166,12 @@ class Dialler:
         )
         head, early = self._read_head(sock, request)
         # The head alone: wsproto would keep the frames behind it to itself.
-        websocket.receive_data(head)
+        try:
+            websocket.receive_data(head)
+        except UnicodeError as error:
+            raise ProtocolError("its head is not ASCII") from error
         answer = next(websocket.events(), None)
-        if isinstance(answer, AcceptConnection):
+        if isinstance(answer, AcceptConnection) and head.startswith(b"HTTP/1.1 "):
             link = Link(
                 sock,
                 name="target",
@@ -138,46 +184,55 @@ class Dialler:
             headers = dict(answer.extra_headers)
             return Dialled(link, _request_id(headers), sock.close)
         if isinstance(answer, RejectConnection):
-            body = _read_body(sock, websocket, answer, early)
+            # It ends before the deadline does, which would cost the status.
+            seconds = min(BODY_SECONDS, 0.9 * max(0.001, deadline - time.monotonic()))
+            body = _read_body(sock, websocket, early, seconds) if answer.has_body else b""
             fields = {k.decode("latin-1"): v.decode("latin-1") for k, v in answer.headers}
             raise refusal(request.upstream, answer.status_code, fields, body, request.secret)
         raise _fault(request, "broke the WebSocket handshake", "handshake")
 
     def _read_head(self, sock: Any, request: UpstreamRequest) -> tuple[bytes, bytes]:
-        head = bytearray()
-        while (end := head.find(_END_OF_HEAD)) < 0:
+        """The head of the answer, and what came behind it."""
+        head, taken = bytearray(), 0
+        while True:
+            seen = max(0, len(head) - len(_END_OF_HEAD))
             data = sock.recv(16_384)
             if not data:
                 raise _fault(request, "closed before it answered", "closed")
             head += data
-            if len(head) > MAX_HEAD_BYTES:
+            taken += len(data)
+            while (end := head.find(_END_OF_HEAD, seen)) >= 0:
+                end += len(_END_OF_HEAD)
+                if not _INTERIM.match(head):
+                    return bytes(head[:end]), bytes(head[end:])
+                del head[:end]
+                seen = 0
+            if taken > MAX_HEAD_BYTES:
                 raise _fault(request, "sent an endless response head", "handshake")
-        end += len(_END_OF_HEAD)
-        return bytes(head[:end]), bytes(head[end:])
 
 
-def _read_body(sock: Any, websocket: WSConnection, answer: RejectConnection, early: bytes) -> bytes:
-    if not answer.has_body:
-        return b""
+def _read_body(sock: Any, websocket: WSConnection, early: bytes, seconds: float) -> bytes:
+    """As much of a refusal's body as comes within ``seconds``."""
     body = bytearray()
     data = early
     try:
-        while True:
-            if data:
-                websocket.receive_data(data)
-            event: Event
-            for event in websocket.events():
-                if isinstance(event, RejectData):
-                    body += event.data
-                    if event.body_finished:
-                        return bytes(body)
-            if len(body) > MAX_BODY_BYTES:
-                return bytes(body)
-            data = sock.recv(16_384)
-            if not data:
-                return bytes(body)
+        # The status is what matters: a torn, slow or endless body only costs its message.
+        with gevent.Timeout(seconds, False):  # type: ignore[arg-type]  # False: in silence
+            while len(body) <= MAX_BODY_BYTES:
+                if data:
+                    websocket.receive_data(data)
+                event: Event
+                for event in websocket.events():
+                    if isinstance(event, RejectData):
+                        body += event.data
+                        if event.body_finished:
+                            return bytes(body)
+                data = sock.recv(16_384)
+                if not data:
+                    break
     except (OSError, ProtocolError):
-        return bytes(body)  # the status is what matters; a torn body only costs its message
+        pass
+    return bytes(body)
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

@@ -12,7 +12,9 @@ from relay_app.errors import UpstreamFault
 __all__ = ["refusal", "scrubbed"]
 
 MAX_MESSAGE_CHARACTERS = 500
-_ACCOUNT = re.compile(r"\b(?:sk|ek|rk|sess)-[\w*.-]{4,}|\b(?:org|proj|user)[-_][\w*]{6,}")
+_ACCOUNT = re.compile(
+    r"\b(?:sk|ek|rk|sess)-[\w*.-]{4,}|\b(?:org|proj|user)[-_][\w*]{6,}|[\w-]*\*{3,}[\w*-]*"
+)
 """Providers quote keys back partly masked, and name the organization and project they bill."""
 
 
@@ -37,7 +39,11 @@ def refusal(
 
     def text(name: str) -> str | None:
         value = error.get(name)
-        return scrubbed(value, secret)[:MAX_MESSAGE_CHARACTERS] if isinstance(value, str) else None
+        if not isinstance(value, str):
+            return None
+        # JSON can spell half of a surrogate pair, which no answer of ours could.
+        encodable = value.encode("utf-8", "replace").decode()
+        return scrubbed(encodable, secret)[:MAX_MESSAGE_CHARACTERS]
 
     said = text("message")
     keeps = status in (401, 403, 404, 429) or 500 <= status <= 599
@@ -48,7 +54,8 @@ def refusal(
             status=502,
             code="upstream_bad_answer",
         )
-    passed_on = {k: v for k, v in headers.items() if k == "retry-after" and len(v) <= 64}
+    wait = headers.get("retry-after", "")
+    passed_on = {"Retry-After": wait} if re.fullmatch(r"[A-Za-z0-9 ,:+-]{1,64}", wait) else {}
     return UpstreamFault(
         said or f"The upstream {upstream} refused the connection with status {status}.",
         status=status,

@@ -5,12 +5,14 @@ The rules:
 * the view decides; only what it returns answers the client, with a 101 or with an HTTP error;
 * the session runs inside the response iterable, after Flask has torn down its request, so that
   a host application's database connection is not pinned for an hour;
+* what a client sends before its 101 is dropped: it has no answer to speak to yet;
 * afterwards the socket is shut down and the server is told in the way it understands, so that
   it neither writes a body nor takes bytes left on the socket for a new request.
 """
 
 import errno
-import weakref
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Protocol
@@ -24,7 +26,11 @@ from relay_app.errors import Fault, RelayFault
 from relay_app.observe.logs import logger
 from relay_app.web.handshake import Handshake
 
-__all__ = ["Carrier", "RelaySock", "Serve", "carrier_of"]
+__all__ = ["Carrier", "RelaySock", "Serve", "carrier_of", "http_refusal"]
+
+MAX_EARLY_BYTES = 1_048_576
+"""How much is dropped of what comes before the 101; who sends more is not worth one."""
+_READ_BYTES = 65_536
 
 
 class Serve(Protocol):
@@ -37,11 +43,8 @@ class Serve(Protocol):
         """Gives back what was opened for a client that has gone before the 101."""
 
 
-_HANDSHAKE_KEYS = (
-    "HTTP_HOST", "HTTP_UPGRADE", "HTTP_CONNECTION", "HTTP_SEC_WEBSOCKET_KEY",
-    "HTTP_SEC_WEBSOCKET_VERSION", "werkzeug.socket", "gunicorn.socket", "SERVER_SOFTWARE",
-    "wsgi.input",
-)  # fmt: skip
+_SERVER_KEYS = ("werkzeug.socket", "gunicorn.socket", "SERVER_SOFTWARE", "wsgi.input")
+"""Where simple-websocket finds the socket of the server at hand."""
 
 
 class RelaySock(Sock):  # type: ignore[misc]  # flask_sock has no annotations
@@ -60,6 +63,7 @@ class RelaySock(Sock):  # type: ignore[misc]  # flask_sock has no annotations
                 try:
                     carrier = carrier_of(request.environ)
                 except RelayFault as fault:
+                    logger.warning("%s", fault.message)
                     return http_refusal(fault)
                 return view(carrier, *args, **kwargs)
 
@@ -86,17 +90,12 @@ class Carrier:
     def open(self, handshake: Handshake | None) -> tuple[Any, bytes, Callable[[], None]]:
         """Sends the 101: the socket, the bytes behind the request, and how to give it back.
 
-        Bytes a client sends before the 101 are in the server's buffers; they are dropped.
+        Raises OSError if the client has gone.
         """
         assert handshake is not None
-        environ = {k: self._environ[k] for k in _HANDSHAKE_KEYS if k in self._environ}
-        if handshake.subprotocol is not None:
-            environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = handshake.subprotocol
-        server = simple_websocket.Server(
-            environ, subprotocols=handshake.subprotocol, thread_class=_Parked
-        )
-        # Under pywsgi it is a duplicate of the server's socket, and ours to close.
-        return server.sock, b"", server.sock.close if server.mode == "gevent" else _nothing
+        server = _Answer({k: self._environ[k] for k in _SERVER_KEYS if k in self._environ},
+                         handshake)  # fmt: skip
+        return server.sock, b"", server.give_back
 
     def end(self) -> Exception:
         """What tells the server that the connection is over."""
@@ -156,7 +155,6 @@ def http_refusal(fault: Fault) -> Response:
     response = Response(status=fault.status, mimetype="application/json")
     response.set_data(codec.dumps(fault.body()) + "\n")
     response.headers.update(fault.headers)
-    response.headers["Connection"] = "close"
     return response
 
 
@@ -178,8 +176,6 @@ class _SessionIterable:
         self._carrier = carrier
         self._handshake = handshake
         self._serve = serve
-        # A host application's after_request may fail, and then no server ever asks for us.
-        self._abandon = weakref.finalize(self, serve.abandon)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -188,16 +184,52 @@ class _SessionIterable:
         try:
             sock, early, give_back = self._carrier.open(self._handshake)
         except OSError:
-            self._abandon()
+            self._serve.abandon()
             raise self._carrier.end() from None
-        self._abandon.detach()
         try:
             self._serve.run(sock, early)
         except Exception:  # noqa: BLE001 - the server behind us knows only how to answer HTTP
             logger.exception("session failed")
         finally:
+            _shut(sock)
             give_back()
         raise self._carrier.end()
+
+
+class _Answer(simple_websocket.Server):  # type: ignore[misc]  # no annotations either
+    """simple-websocket's handshake and nothing else of it: it knows every server's socket.
+
+    It negotiates no extension, and of what the client sent only the key is shown to it: the
+    rest was checked before the upstream was dialled, and nothing may fail now.
+    """
+
+    def __init__(self, environ: dict[str, Any], handshake: Handshake) -> None:
+        environ |= {
+            "HTTP_HOST": "relay",
+            "HTTP_UPGRADE": "websocket",
+            "HTTP_CONNECTION": "Upgrade",
+            "HTTP_SEC_WEBSOCKET_VERSION": "13",
+            "HTTP_SEC_WEBSOCKET_KEY": handshake.environ["HTTP_SEC_WEBSOCKET_KEY"].strip(),
+        }
+        if handshake.subprotocol is not None:
+            environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = handshake.subprotocol
+        super().__init__(environ, subprotocols=handshake.subprotocol, thread_class=_Parked)
+
+    def handshake(self) -> None:
+        """Answers 101, at once or never. Raises OSError."""
+        try:
+            self.sock.settimeout(0.0)
+            _drop_early(self.sock)
+            super().handshake()
+        except BaseException:
+            _shut(self.sock)
+            self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Closes the socket where it is a duplicate of the server's, and so ours: pywsgi."""
+        if self.mode == "gevent":
+            self.sock.close()
 
 
 class _Parked:
@@ -210,6 +242,26 @@ class _Parked:
 
     def start(self) -> None:
         pass
+
+
+def _drop_early(sock: Any) -> None:
+    dropped = 0
+    try:
+        while dropped < MAX_EARLY_BYTES:
+            data = sock.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
+            dropped += len(data)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return
+    raise ConnectionAbortedError(errno.ECONNABORTED, "the client does not wait for its answer")
+
+
+def _shut(sock: Any) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is shut already
 
 
 def _nothing() -> None:

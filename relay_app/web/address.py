@@ -1,35 +1,49 @@
 """The client's address: the peer's, or what a trusted balancer says it is."""
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["client_address"]
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]+|\[([0-9a-fA-F:.]+)\](?::[0-9]+)?")
+"""Some balancers, Azure's among them, write the port too."""
+_LOCAL = ipaddress.IPv4Address("127.0.0.1")
+
 
 def client_address(environ: Mapping[str, Any], trusted: Sequence[str]) -> str:
-    """The address of the client behind ``environ``.
+    """The address of the client behind ``environ``, "-" if nobody knows.
 
     X-Forwarded-For is read from its end, and only as far as its entries were written by hosts
-    in ``trusted`` (networks in CIDR form): what an untrusted client claims stays unread.
+    in ``trusted`` (networks in CIDR form): what an untrusted client claims stays unread. A peer
+    on a Unix socket has no address and counts as 127.0.0.1.
     """
     networks = [ipaddress.ip_network(network) for network in trusted]
-    address = str(environ.get("REMOTE_ADDR", ""))
-    forwarded = str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")
-    for claimed in reversed([entry.strip() for entry in forwarded if entry.strip()]):
-        if not _is_in(address, networks) or _parsed(claimed) is None:
+    peer = str(environ.get("REMOTE_ADDR", ""))
+    address = _parsed(peer)
+    shown = str(address) if address is not None else "-"
+    writer = address if peer else _LOCAL
+    for entry in reversed(str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")):
+        if not entry.strip():
+            continue
+        claimed = _parsed(entry.strip())
+        if claimed is None or not any(writer in network for network in networks if writer):
             break
-        address = claimed
-    return address or "-"
+        writer, shown = claimed, str(claimed)
+    return shown
 
 
-def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    parsed = _parsed(address)
-    return parsed is not None and any(parsed in network for network in networks)
-
-
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parsed(text: str) -> Address | None:
+    with_port = _WITH_PORT.fullmatch(text)
     try:
-        return ipaddress.ip_address(address)
+        address = ipaddress.ip_address((with_port[1] or with_port[2]) if with_port else text)
     except ValueError:
         return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return None  # it may hold any text
+        return address.ipv4_mapped or address
+    return address

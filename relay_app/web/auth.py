@@ -7,6 +7,7 @@ are compared by their SHA-256 in constant time, and no message repeats one.
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,9 +20,11 @@ KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """How the ``openai`` Node client sends a key from a browser, which can set no headers."""
 
 _QUERY_CREDENTIALS = {
-    "api-key", "api_key", "apikey", "key", "token", "access_token", "authorization",
-    "client_secret", "ephemeral_key",
+    "api-key", "api_key", "apikey", "key", "token", "access_token", "authorization", "bearer",
+    "client_secret", "ephemeral_key", "subscription-key",
 }  # fmt: skip
+_CARRIED = re.compile(r"[!-~]{1,4096}")
+"""What can be carried on in a header: a provider's key, or the longer tokens of Entra."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class Authenticator:
             )
         digest = hashlib.sha256(carried.secret.encode("utf-8", "replace")).hexdigest()
         if self._mode == "passthrough":
+            if not _CARRIED.fullmatch(carried.secret):
+                raise _refused("Incorrect API key provided.", "invalid_api_key")
             # The provider decides about the key; the ledger tells keys apart by their digest.
             name = f"sha256:{digest[:16]}"
             return Principal(name, ("*",), carried.secret, carried.header)

@@ -9,16 +9,21 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import importlib  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
+import sys  # noqa: E402
 import tempfile  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from relay_app.settings import Settings  # noqa: E402
+from relay_app.settings import Settings, SettingsError  # noqa: E402
+from relay_app.web.preflight import check_settings  # noqa: E402
 
 WATCH_SECONDS = 0.2
 SPARE_CONNECTIONS = 100
@@ -27,7 +32,11 @@ FILES_PER_SESSION = 2
 SPARE_FILES = 256
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
-_settings = Settings.from_environment()
+try:
+    _settings = Settings.from_environment()
+except SettingsError as error:
+    # gunicorn would show any other exception with its own traceback around it.
+    raise SystemExit(f"Error: {error}") from None
 
 wsgi_app = "relay_app.app:create_app()"
 worker_class = "gevent"
@@ -47,6 +56,11 @@ control_socket_disable = True
 
 def on_starting(server: Any) -> None:
     """Before the first worker: room for files, and a place where workers add up their metrics."""
+    if server.cfg.worker_class_str == "sync":
+        server.log.warning(
+            "sync workers cannot carry WebSocket sessions and answer them 501: use -k gevent"
+        )
+    _check(server)
     needed = FILES_PER_SESSION * _settings.server.max_sessions + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -57,7 +71,8 @@ def on_starting(server: Any) -> None:
                 f"'ulimit -Hn {needed}' or LimitNOFILE={needed}"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    if _METRICS not in os.environ:
+    # With preload_app prometheus-client was imported by now, and each worker counts for itself.
+    if _METRICS not in os.environ and not server.cfg.preload_app:
         server.relay_metrics = os.environ[_METRICS] = tempfile.mkdtemp(prefix="relay_app-metrics-")
 
 
@@ -69,7 +84,8 @@ def on_exit(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Says where it listens, in the form that scripts wait for."""
+    """Says where it listens, in the form that scripts wait for, and guards reloads."""
+    server.handle_hup = partial(_hang_up, server, server.handle_hup)
     for listener in server.LISTENERS:
         address = listener.sock.getsockname()
         if isinstance(address, tuple):
@@ -77,6 +93,27 @@ def when_ready(server: Any) -> None:
             print(f"ready http://{host}:{address[1]}", flush=True)
         else:
             print(f"ready unix:{address}", flush=True)
+
+
+def _check(server: Any) -> None:
+    try:
+        check_settings(_settings, [a[0] for a in server.cfg.address if isinstance(a, tuple)])
+    except SettingsError as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+def _hang_up(server: Any, reload: Callable[[], None]) -> None:
+    """SIGHUP: new settings for master and workers; unusable ones leave everything as it is.
+
+    Otherwise the new workers would not start, and gunicorn then stops the old ones too.
+    """
+    try:
+        importlib.reload(sys.modules[__name__])
+        _check(server)
+    except SystemExit as error:
+        server.log.error("not reloaded: %s", error)
+    else:
+        reload()
 
 
 def post_worker_init(worker: Any) -> None:

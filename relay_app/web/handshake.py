@@ -32,9 +32,10 @@ class Handshake:
     @classmethod
     def of(cls, environ: Mapping[str, Any]) -> "Handshake":
         """Checks the request. Raises ClientFault 400 or 426."""
-        if environ.get("REQUEST_METHOD") != "GET" or not _has_token(
-            environ.get("HTTP_CONNECTION"), "upgrade"
-        ):
+        upgrades = _has_token(environ.get("HTTP_CONNECTION"), "upgrade") and _has_token(
+            environ.get("HTTP_UPGRADE"), "websocket"
+        )
+        if environ.get("REQUEST_METHOD") != "GET" or not upgrades:
             raise not_an_upgrade()
         if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
             raise ClientFault("A WebSocket upgrade needs HTTP/1.1.", code="invalid_upgrade")

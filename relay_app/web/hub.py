@@ -1,4 +1,4 @@
-"""SessionHub: all sessions of a process run on one hub.
+"""SessionHub: all sessions of a process run on one hub, the one that was asked first.
 
 The rule: under a server whose requests are greenlets, that is the server's own hub. Under one
 whose requests are threads (``flask run``, gthread), it is a thread of its own to which the
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import gevent
-from gevent.event import Event
 from gevent.hub import Hub, get_hub
 from gevent.monkey import get_original
 
@@ -22,25 +21,23 @@ T = TypeVar("T")
 # Between real threads, real locks: also where the process was monkey-patched.
 _start_new_thread = get_original("_thread", "start_new_thread")
 _new_lock = get_original("_thread", "allocate_lock")
-_thread_id = get_original("_thread", "get_ident")
+_this_thread = get_original("_thread", "get_ident")
 
 
 class SessionHub:
     """Runs functions on the one hub. Starts a thread only when a request is not a greenlet."""
 
     def __init__(self) -> None:
-        self._starting = _new_lock()
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._notify: Callable[[], None] | None = None
-        self._home: int | None = None
+        self._settling = _new_lock()
+        self._thread: int | None = None
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._notify: Callable[[], None]
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
         """``function(*args)`` on the hub; its result or exception is the caller's."""
-        if isinstance(gevent.getcurrent().parent, Hub):
-            self._home = _thread_id()
-            return function(*args)
-        if self._home == _thread_id():
-            # The thread that serves, outside of any request: a gunicorn worker on its way out.
+        if self._thread is None:
+            self._settle()
+        if self._thread == _this_thread():
             return function(*args)
         return self._hand_over(function, *args)
 
@@ -58,31 +55,36 @@ class SessionHub:
             finally:
                 done.release()
 
-        self._inbox.append(task)
-        self._awake()()
+        self._tasks.append(task)
+        self._notify()
         done.acquire()
         if errors:
             raise errors[0]
         return results[0]
 
-    def _awake(self) -> Callable[[], None]:
-        with self._starting:
-            if self._notify is None:
-                listening = _new_lock()
-                listening.acquire()
-                _start_new_thread(self._serve, (listening,))
-                listening.acquire()
-            assert self._notify is not None
-            return self._notify
+    def _settle(self) -> None:
+        with self._settling:
+            if self._thread is not None:
+                return
+            if isinstance(gevent.getcurrent().parent, Hub):
+                self._move_in(keeps_alive=False)
+                return
+            settled = _new_lock()
+            settled.acquire()
+            _start_new_thread(self._live, (settled,))
+            settled.acquire()
 
-    def _serve(self, listening: Any) -> None:
-        wake = Event()
-        watcher = get_hub().loop.async_()
-        watcher.start(wake.set)
+    def _move_in(self, *, keeps_alive: bool) -> None:
+        watcher = get_hub().loop.async_(ref=keeps_alive)
+        watcher.start(self._take_tasks)
         self._notify = watcher.send
-        listening.release()
-        while True:
-            wake.wait()
-            wake.clear()
-            while self._inbox:
-                gevent.spawn(self._inbox.popleft())
+        self._thread = _this_thread()
+
+    def _live(self, settled: Any) -> None:
+        self._move_in(keeps_alive=True)
+        settled.release()
+        get_hub().join()
+
+    def _take_tasks(self) -> None:
+        while self._tasks:
+            gevent.spawn(self._tasks.popleft())

@@ -7,9 +7,11 @@ the key it belongs to.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import gevent
 from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 
 from relay_app import codec
 from relay_app.errors import ClientFault, Fault, RelayFault
@@ -24,6 +26,10 @@ from relay_app.web.hub import SessionHub
 
 __all__ = ["Operations"]
 
+T = TypeVar("T")
+
+STORE_SECONDS = 5.0
+"""A store that takes longer to answer is as good as down."""
 _GROUPS: tuple[By, ...] = ("key", "model", "day", "session")
 
 
@@ -54,16 +60,14 @@ class Operations:
         """200 while new sessions are welcome and the store can be reached, else 503."""
         try:
             self.ready()
-            self.hub.run(self.accountant.run, self.store.ping)
-        except RelayFault as fault:
+            self._ask(self.store.ping)
+        except Fault as fault:
             return http_refusal(fault)
-        except StoreError as error:
-            return http_refusal(RelayFault(f"the store: {error}", code="store_unavailable"))
         return _json({"status": "ready"})
 
     def exposition(self) -> Response:
         """The metrics of all workers, in Prometheus' text format."""
-        self.publish()
+        self.hub.run(self.publish)  # what it counts changes only there
         return Response(
             self.metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8"
         )
@@ -77,17 +81,38 @@ class Operations:
             by = next((group for group in _GROUPS if group == asked), None)
             if by is None:
                 raise ClientFault(f"by must be one of {', '.join(_GROUPS)}.", param="by")
-            key = None if principal.name == "anonymous" else principal.name
             since, until = _time("since"), _time("until")
-            totals = self.hub.run(
-                self.accountant.run,
-                lambda: self.store.totals(by, key=key, since=since, until=until),
+            totals = self._ask(
+                lambda: self.store.totals(by, key=principal.name, since=since, until=until)
             )
-        except StoreError as error:
-            return http_refusal(RelayFault(f"the store: {error}", code="store_unavailable"))
         except Fault as fault:
             return http_refusal(fault)
         return Response(totals_json(totals, by) + "\n", mimetype="application/json")
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """What the store answers within ``STORE_SECONDS``. Raises RelayFault 503."""
+        try:
+            answer: T = self.hub.run(self._ask_on_hub, question)
+            return answer
+        except StoreError as error:
+            raise RelayFault(f"the store: {error}", code="store_unavailable") from None
+        except gevent.Timeout:
+            raise RelayFault("the store does not answer", code="store_unavailable") from None
+
+    def _ask_on_hub(self, question: Callable[[], T]) -> T:
+        with gevent.Timeout(STORE_SECONDS):
+            answer: T = self.accountant.run(question)
+            return answer
+
+
+def not_a_page(error: HTTPException) -> Response:
+    """An answer of Flask's own, such as 404 or 405, in the shape that clients can read."""
+    kind: type[Fault] = ClientFault if (error.code or 500) < 500 else RelayFault
+    refusal = http_refusal(kind(error.description or error.name, status=error.code or 500))
+    for name, value in error.get_headers():
+        if name.lower() not in ("content-type", "content-length"):
+            refusal.headers[name] = value
+    return refusal
 
 
 def _time(name: str) -> float | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import gevent
 from flask import Flask, Response, request
 from werkzeug.datastructures import MultiDict
 
@@ -26,7 +27,7 @@ from relay_app.settings import Server
 from relay_app.upstream.catalogue import Catalogue, Route
 from relay_app.upstream.dial import Dial, Dialled
 from relay_app.upstream.dialects import Credential, request_for
-from relay_app.web.accept import Carrier, RelaySock, http_refusal
+from relay_app.web.accept import Carrier, RelaySock, carrier_of, http_refusal
 from relay_app.web.address import client_address
 from relay_app.web.auth import Authenticator, Principal, credential_of
 from relay_app.web.handshake import Handshake, not_an_upgrade
@@ -40,6 +41,9 @@ __all__ = ["PATH", "RealtimeEndpoint"]
 PATH = "/v1/realtime"
 SESSION_HEADER = "X-Relay-Session"
 MAX_NAME_CHARACTERS = 256
+ACCEPT_SECONDS = 5.0
+"""How long an upstream that has answered waits for its client's 101. Between the two are only
+the host application's hooks; when they fail, nobody else knows of the connection."""
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 logger = logging.getLogger("relay_app")
@@ -84,8 +88,13 @@ class RealtimeEndpoint:
 
     def plain(self) -> Response:
         """Answers a request that is no upgrade."""
-        self.on_refused(426)
-        return http_refusal(not_an_upgrade())
+        try:
+            carrier_of(request.environ)
+            fault: Fault = not_an_upgrade()
+        except RelayFault as cannot:
+            fault = cannot
+        self.on_refused(fault.status)
+        return http_refusal(fault)
 
     def upgrade(self, carrier: Carrier) -> Response:
         """Answers an upgrade request: with a session, or with the reason why not."""
@@ -97,9 +106,12 @@ class RealtimeEndpoint:
         except Fault as fault:
             fault.headers.setdefault(SESSION_HEADER, session_id)
             self.on_refused(fault.status)
+            # What is not the client's fault is the operator's to mend.
+            why = None if isinstance(fault, ClientFault) else fault.message
             logger.info(
                 line("refused", session=session_id, status=fault.status, code=fault.code,
-                     client=client_address(request.environ, self.limits.forwarded_allow_ips))
+                     client=client_address(request.environ, self.limits.forwarded_allow_ips),
+                     why=why)
             )  # fmt: skip
             return carrier.refuse(fault, handshake, _LastWords(self, fault))
         return carrier.accept(handshake, serve)
@@ -188,22 +200,40 @@ class RealtimeEndpoint:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class _Conversation:
-    """An upstream that has answered, waiting for the client's 101."""
+    """An upstream that has answered, waiting for the client's 101. Made on the hub."""
 
-    endpoint: RealtimeEndpoint
-    dialled: Dialled
-    context: SessionContext
+    def __init__(
+        self, endpoint: RealtimeEndpoint, dialled: Dialled, context: SessionContext
+    ) -> None:
+        self.endpoint = endpoint
+        self.dialled = dialled
+        self.context = context
+        self._overdue = gevent.spawn_later(ACCEPT_SECONDS, self._abandon)
 
     def run(self, sock: Any, early: bytes) -> None:
+        """Runs the session on the client's socket."""
         self.endpoint.hub.run(self._run, sock, early)
 
     def abandon(self) -> None:
-        self.endpoint.hub.run(self._give_back)
+        """Gives the upstream back: the client has gone."""
+        self.endpoint.hub.run(self._vanished)
+
+    def _vanished(self) -> None:
+        self._overdue.kill()
+        self._abandon()
+
+    def _abandon(self) -> None:
+        logger.info(line("abandoned", session=self.context.id, client=self.context.client_address))
+        self._give_back()
 
     def _run(self, sock: Any, early: bytes) -> None:
         endpoint, context = self.endpoint, self.context
+        if self._overdue.ready():
+            late = RelayFault("the answer was ready too late", code="accepted_too_late")
+            _LastWords(endpoint, late).say(sock, early)
+            return
+        self._overdue.kill()
         try:
             session = Session(
                 endpoint.client_link(sock, early),
@@ -240,12 +270,14 @@ class _LastWords:
     fault: Fault
 
     def run(self, sock: Any, early: bytes) -> None:
-        self.endpoint.hub.run(self._say, sock, early)
+        """Sends an error event, then closes."""
+        self.endpoint.hub.run(self.say, sock, early)
 
     def abandon(self) -> None:
-        pass
+        """There is nothing to give back."""
 
-    def _say(self, sock: Any, early: bytes) -> None:
+    def say(self, sock: Any, early: bytes) -> None:
+        """The same, on the hub."""
         fault = self.fault
         link = self.endpoint.client_link(sock, early)
         try:

@@ -26,7 +26,7 @@ class Message:
         self._key = key
 
     def head(self, size: int = HEAD_BYTES) -> bytes:
-        """The first ``size`` bytes of the payload (at most 512 if it came in fragments)."""
+        """The first ``size`` bytes of the payload (of fragments at most what was kept)."""
         end = min(self._start + size, self._end)
         return xor(self._data[self._start : end], self._key)
 
@@ -63,7 +63,7 @@ class _Fragmented(Message):
         self.length += size
 
     def head(self, size: int = HEAD_BYTES) -> bytes:
-        return bytes(self._kept[: min(size, HEAD_BYTES)])
+        return bytes(self._kept[:size])
 
     def tail(self, size: int = TAIL_BYTES) -> bytes:
         return self._tail[-size:]

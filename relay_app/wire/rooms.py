@@ -23,6 +23,11 @@ class Rooms:
         self.taken_bytes = 0
         self._waiting: deque[tuple[int, Event]] = deque()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiting)
+
     def take(self, size: int) -> None:
         """Blocks the greenlet until ``size`` bytes are free.
 

@@ -92,10 +92,17 @@ def write_settings(folder: Path, base_url: str, **parts: str) -> Path:
 
 @contextmanager
 def relay(
-    folder: Path, base_url: str, *, workers: int = 1, server: str = "gunicorn", **parts: str
+    folder: Path,
+    base_url: str,
+    *,
+    workers: int = 1,
+    server: str = "gunicorn",
+    limits: str = "",
+    **parts: str,
 ) -> Iterator[RelayProcess]:
-    """A relay in front of ``base_url`` on the given server (see ``SERVERS``)."""
-    config = write_settings(folder, base_url, **parts)
+    """A relay in front of ``base_url`` on the given server (see ``SERVERS``); ``limits`` are
+    the lines of ``[server]`` in its settings."""
+    config = write_settings(folder, base_url, server=limits, **parts)
     with running(SERVERS[server](config, workers), cwd=folder, env=_env(config)) as process:
         yield RelayProcess(process, config, ready_url(process))
 
@@ -112,8 +119,34 @@ def _serve(config: Path, workers: int) -> list[str | Path]:
 
 
 def _host(name: str):
-    return lambda config, workers: python(HOSTS / f"{name}.py", config)
+    return lambda config, workers: python(HOSTS / f"{name}.py")
 
 
-SERVERS = {"gunicorn": _serve}
-"""How to start each server; the others are in ``support/hosts`` and add themselves here."""
+def _gunicorn(worker_class: str, *options: str, config: str = "python:relay_app.web.gunicorn"):
+    def command(_: Path, workers: int) -> list[str | Path]:
+        return python(
+            "-m", "gunicorn", "-c", config, "-k", worker_class, "--workers", str(workers),
+            "--bind", "127.0.0.1:0", "--access-logfile", "-", "--pythonpath", HOSTS, *options,
+            "application:create_host()",
+        )  # fmt: skip
+
+    return command
+
+
+_THREADS_CONFIG = str(HOSTS / "threads.conf.py")
+
+SERVERS = {
+    "gunicorn": _serve,
+    "flask-run": _host("flask_run"),
+    "pywsgi": _host("pywsgi"),
+    "pywsgi-patched": _host("pywsgi_patched"),
+    "gevent_pywsgi": _gunicorn("gevent_pywsgi"),
+    "gthread": _gunicorn("gthread", "--threads", "40", config=_THREADS_CONFIG),
+    "geventwebsocket-worker": _gunicorn("relay_app.web.gevent_websocket.Worker"),
+    "geventwebsocket-hook": _host("geventwebsocket_hook"),
+    "geventwebsocket-stock": _host("geventwebsocket_stock"),
+    "sync": _gunicorn("sync", config=_THREADS_CONFIG),
+    "wsgiref": _host("wsgiref_server"),
+}
+"""How to start each server. ``gunicorn`` is the relay alone, by ``relay-app serve``; the others
+run the host application of ``hosts/application.py``. The last two cannot carry a session."""

@@ -1,0 +1,97 @@
+"""Bill: the records of one session, from the units its meter ends to the accountant.
+
+The rule: a record is never dropped in silence. What the accountant does not take now is kept and
+offered again when the session settles; what it does not take then either is logged, whole.
+"""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+import gevent
+
+from relay_app import codec
+from relay_app.errors import Fault, RelayFault
+from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.outbox import Commit, LedgerFull
+from relay_app.meter.meter import Meter
+from relay_app.meter.usage import UsageRecord
+from relay_app.observe.logs import SessionLog
+from relay_app.wire.messages import Message
+
+__all__ = ["Bill"]
+
+SETTLE_SECONDS = 5.0
+"""How long a session that has ended waits for its records to be durable."""
+RETRY_SECONDS = 0.25
+
+
+class Bill:
+    """``on_refused`` is called with the reason each time a record was not taken."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        accountant: Accountant,
+        *,
+        log: SessionLog,
+        on_refused: Callable[[Fault], None],
+    ) -> None:
+        self._meter = meter
+        self._accountant = accountant
+        self._log = log
+        self._on_refused = on_refused
+        self._kept: list[UsageRecord] = []
+
+    def received(self, message: Message) -> Commit | None:
+        """Meters a message of the upstream's; the ticket of the records it brought, if any."""
+        records = self._meter.received(message)
+        return self._record(records) if records else None
+
+    def _record(self, records: Sequence[UsageRecord]) -> Commit | None:
+        try:
+            return self._accountant.record(records)
+        except Fault as fault:
+            refused = fault
+        except Exception as error:  # noqa: BLE001 - whatever it is, the record is not lost
+            self._log.error("recording failed", error=repr(error))
+            refused = RelayFault("usage cannot be recorded", code="ledger_failed")
+        self._kept.extend(records)
+        self._on_refused(refused)
+        return None
+
+    def settle(self) -> None:
+        """The session is over: records what was left open or kept, and waits for it a while.
+
+        Takes at most ``SETTLE_SECONDS``. When it is killed while waiting, everything has been
+        handed over already.
+        """
+        records, self._kept = self._kept, []
+        try:
+            records += self._meter.close()
+        except Exception:  # noqa: BLE001 - what it gave before is settled all the same
+            self._log.exception("metering failed at the end")
+        deadline = monotonic() + SETTLE_SECONDS
+        commits: list[Commit] = []
+        try:
+            while records and self._take(records, commits) and monotonic() < deadline:
+                gevent.sleep(RETRY_SECONDS)
+        finally:
+            for record in records:
+                # The last resort: what no store would take is at least in the log.
+                self._log.error("usage record lost", record=codec.dumps(record.as_dict()))
+        waiting = [c for c in commits if not c.wait(max(0.0, deadline - monotonic()))]
+        if waiting:
+            self._log.warning("usage is waiting for the store", records=len(waiting))
+
+    def _take(self, records: list[UsageRecord], commits: list[Commit]) -> bool:
+        """Hands over as many of ``records`` as are taken; whether it is worth another try."""
+        try:
+            while records:
+                # One at a time: a ledger that is nearly full takes some.
+                commits.append(self._accountant.record(records[:1]))
+                del records[0]
+        except LedgerFull:
+            return True
+        except Exception as error:  # noqa: BLE001 - a closed ledger, or a broken one
+            self._log.error("recording failed", error=repr(error))
+        return False

@@ -1,0 +1,77 @@
+"""Ends: what has ended a session so far, and whose doing it was.
+
+The rule: any of the four may happen at any time and more than once; of each the first counts,
+and nothing here blocks.
+"""
+
+import gevent
+from gevent.event import Event
+
+from relay_app.errors import ClientFault, Fault, RelayFault, UpstreamFault
+from relay_app.session.lifecycle import Cause, Ending, first_end
+from relay_app.wire.frames import FrameError
+from relay_app.wire.link import Link
+
+__all__ = ["Ends"]
+
+
+class Ends:
+    """The ends of one session between ``client`` and ``target``."""
+
+    def __init__(self, client: Link, target: Link) -> None:
+        self.client_closed = Event()
+        self.target_closed = Event()
+        self.failed = Event()
+        self.cancelled = Event()
+        self._client = client
+        self._target = target
+        self._ends: dict[Cause, Ending] = {}
+
+    def wait(self) -> Ending:
+        """Waits for the first end, and returns the one that counts."""
+        gevent.wait([self.client_closed, self.target_closed, self.failed, self.cancelled], count=1)
+        return first_end(self._ends)
+
+    def closed(self, link: Link) -> None:
+        """The peer of ``link`` closed or vanished, as ``link.end`` says."""
+        if link is self._client:
+            self._ended(Ending(Cause.CLIENT, close=link.end), self.client_closed)
+        else:
+            self._ended(Ending(Cause.TARGET, close=link.end), self.target_closed)
+
+    def broke_protocol(self, link: Link, error: FrameError) -> None:
+        """The peer of ``link`` sent what it may not."""
+        code = "message_too_big" if error.code == 1009 else "websocket_protocol_error"
+        self._blame(link, f"the {_who(link)} sent: {error.message}", code, error.code)
+
+    def stalled(self, link: Link, text: str) -> None:
+        """The peer of ``link`` keeps everybody waiting; ``text`` says how."""
+        self._blame(link, f"the {_who(link)} {text}", f"{_who(link)}_stalled", 1013)
+
+    def fail(self) -> None:
+        """Something of ours broke."""
+        fault = RelayFault("the relay failed", code="relay_error")
+        self._ended(Ending(Cause.FAILURE, fault=fault), self.failed)
+
+    def cancel(self, fault: Fault) -> None:
+        """We end the session, for the reason that ``fault`` gives."""
+        self._ended(Ending(Cause.CANCEL, fault=fault), self.cancelled)
+
+    def _blame(self, offender: Link, text: str, code: str, close_code: int) -> None:
+        kind = ClientFault if offender is self._client else UpstreamFault
+        other = self._target if offender is self._client else self._client
+        ending = Ending(
+            Cause.FAILURE,
+            fault=kind(text, code=code, close_code=close_code),
+            offender=offender.name,
+            mid_message=other.mid_message,
+        )
+        self._ended(ending, self.failed)
+
+    def _ended(self, ending: Ending, event: Event) -> None:
+        self._ends.setdefault(ending.cause, ending)
+        event.set()
+
+
+def _who(link: Link) -> str:
+    return "client" if link.name == "client" else "upstream"

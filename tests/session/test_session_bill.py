@@ -1,0 +1,133 @@
+"""Bill: the client learns of an end behind its record, and no record is lost in silence."""
+
+import gevent
+import pytest
+from session_support import (
+    QuickAccountant,
+    SetStage,
+    SlowAccountant,
+    response_done,
+    until,
+)
+from websockets.frames import Opcode
+
+from relay_app.ledger.outbox import LedgerClosed, LedgerFull
+
+# -- holding -------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_response_is_held_until_its_record_is_durable(stage: SetStage) -> None:
+    accountant = SlowAccountant()
+    holds: list[bool] = []
+    on = stage(accountant=accountant, on_hold=lambda seconds, kept: holds.append(kept))
+    on.target.say("response.output_audio.delta", delta="AAAA")
+    on.target.say(**response_done())
+    on.target.say("rate_limits.updated")
+    assert on.client.told()["type"] == "response.output_audio.delta"
+    until(lambda: accountant.tickets)
+    on.client.say("input_audio_buffer.append", audio="AAAA")
+    on.target.told()  # the other direction does not wait
+    on.client.send(Opcode.PING, b"?")
+    assert on.client.receive().opcode is Opcode.PONG  # nor do control frames
+    accountant.tickets[0].settle()
+    assert on.client.told()["type"] == "response.done"
+    assert on.client.told()["type"] == "rate_limits.updated"
+    assert holds == [True]
+
+
+def test_a_record_that_does_not_become_durable_holds_a_frame_only_so_long(
+    stage: SetStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    holds: list[bool] = []
+    on = stage(
+        accountant=SlowAccountant(),
+        hold_seconds=0.02,
+        on_hold=lambda seconds, kept: holds.append(kept),
+    )
+    on.target.say(**response_done())
+    assert on.client.told()["type"] == "response.done"
+    assert holds == [False]
+    assert "forwarded before its record was durable" in caplog.text
+
+
+def test_nothing_is_held_when_durability_is_not_awaited(stage: SetStage) -> None:
+    on = stage(accountant=SlowAccountant(), before_forward=False, hold_seconds=60)
+    on.target.say(**response_done())
+    assert on.client.told()["type"] == "response.done"
+    assert len(on.recorded) == 1
+
+
+# -- a ledger that refuses -----------------------------------------------------------------------
+
+
+def test_a_full_ledger_ends_the_session_after_its_response_and_settles_later(
+    stage: SetStage,
+) -> None:
+    accountant = QuickAccountant()
+    on = stage(accountant=accountant)
+    on.target.say("response.created", response={"id": "resp_2"})
+    on.client.told()
+    accountant.refusals.append(LedgerFull("usage cannot be recorded", code="ledger_full"))
+    on.target.say(**response_done("resp_1"))
+    assert on.client.told()["type"] == "response.done"
+    on.tick(1.0)
+    assert not on.session.cancelled.is_set()
+    on.target.say(**response_done("resp_2"))
+    assert on.client.told()["type"] == "response.done"
+    until(lambda: not on.session._down.busy)
+    accountant.refusals.clear()
+    on.tick(1.0)
+    assert on.client.told()["error"]["code"] == "ledger_full"
+    assert on.client.part()[0] == 1011
+    on.target.part()
+    on.ended()
+    assert [record.unit_id for record in on.recorded] == ["resp_1", "resp_2"]
+
+
+def test_a_ledger_that_is_full_at_the_end_is_tried_again(stage: SetStage) -> None:
+    accountant = QuickAccountant()
+    on = stage(accountant=accountant)
+    accountant.refusals.append(LedgerFull("full", code="ledger_full"))
+    on.target.say(**response_done())
+    on.client.told()
+    on.client.close(1000)
+    on.target.part()
+    gevent.spawn_later(0.5, accountant.refusals.clear)
+    on.ended()
+    assert [record.unit_id for record in on.recorded] == ["resp_1"]
+
+
+@pytest.mark.parametrize("refusal", [LedgerClosed("closed"), RuntimeError("another hub")])
+def test_a_record_that_nobody_takes_is_in_the_log_whole(
+    stage: SetStage, caplog: pytest.LogCaptureFixture, refusal: Exception
+) -> None:
+    accountant = QuickAccountant()
+    on = stage(accountant=accountant)
+    accountant.refusals.append(refusal)
+    on.target.say("response.created", response={"id": "resp_open"})
+    on.client.told()
+    on.target.say(**response_done())
+    assert on.client.told()["type"] == "response.done"
+    on.client.close(1000)
+    on.target.part()
+    on.ended()
+    lost = [r.getMessage() for r in caplog.records if "usage record lost" in r.getMessage()]
+    assert len(lost) == 2
+    assert "resp_1" in lost[0]
+    assert "output_text_tokens" in lost[0]
+
+
+# -- a store that hangs --------------------------------------------------------------------------
+
+
+def test_a_store_that_hangs_delays_the_end_only_so_long(
+    stage: SetStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay_app.session.bill.SETTLE_SECONDS", 0.05)
+    on = stage(accountant=SlowAccountant(), hold_seconds=0.01)
+    on.target.say("response.created", response={"id": "resp_open"})
+    on.client.told()
+    on.client.close(1000)
+    on.target.part()
+    with gevent.Timeout(5):
+        on.ended()

@@ -1,0 +1,246 @@
+"""Pump: bytes as they came, a hold cuts before the last frame, and metering never stops audio."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+from websockets.frames import Frame, Opcode
+
+from relay_app.session.pump import Hold, Pump
+from relay_app.wire.frames import FrameError, Run, Scanner
+from relay_app.wire.link import LinkEnded
+from relay_app.wire.messages import Message
+
+
+class Source:
+    """Hands out runs, and then ends as it is told."""
+
+    def __init__(self, chunks: Sequence[bytes], *, masked: bool, end: Exception | None) -> None:
+        self.name = "source"
+        self._scanner = Scanner(masked=masked, max_message_bytes=1_000_000)
+        self._chunks: Iterator[bytes] = iter(chunks)
+        self._end = end or LinkEnded(self)  # type: ignore[arg-type]
+
+    def receive(self) -> Run:
+        for chunk in self._chunks:
+            run = self._scanner.feed(chunk)
+            frames = [frame for frame in run.frames if frame.opcode < 8]
+            if frames:
+                return run._replace(frames=frames)
+        raise self._end
+
+
+class Sink:
+    """Keeps what it is sent."""
+
+    def __init__(self, *, masks: bool = False, verbatim: bool = True) -> None:
+        self.masks = masks
+        self.verbatim = verbatim
+        self.silent = False
+        self.name = "sink"
+        self.failing = False
+        self.sent: list[tuple[bytes, bool]] = []
+
+    def send(self, data: Any, *, ends_message: bool = True) -> None:
+        if self.failing:
+            raise LinkEnded(self)  # type: ignore[arg-type]
+        self.sent.append((bytes(data), ends_message))
+
+
+def frame(
+    payload: bytes, opcode: int = Opcode.TEXT, *, fin: bool = True, mask: bool = False
+) -> bytes:
+    return Frame(Opcode(opcode), payload, fin).serialize(mask=mask)
+
+
+class Bench:
+    """A pump between fakes, and what it was told."""
+
+    def __init__(
+        self,
+        chunks: Sequence[bytes],
+        observe: Callable[[Message], Hold | None] = lambda message: None,
+        *,
+        sink: Sink | None = None,
+        masked: bool = False,
+        end: Exception | None = None,
+        hold_seconds: float = 10.0,
+        on_held: Callable[[float, bool], None] | None = None,
+    ) -> None:
+        self.sink = sink or Sink()
+        self.errors: list[Exception] = []
+        self.held: list[bool] = []
+        self.pump = Pump(
+            Source(chunks, masked=masked, end=end),  # type: ignore[arg-type]
+            self.sink,  # type: ignore[arg-type]
+            observe=observe,
+            keep_bytes=1_000,
+            hold_seconds=hold_seconds,
+            on_unobserved=self.errors.append,
+            on_held=on_held or (lambda seconds, kept: self.held.append(kept)),
+            new_key=lambda: b"\x01\x02\x03\x04",
+            clock=lambda: 0.0,
+        )
+
+    def run(self) -> "Bench":
+        with pytest.raises(LinkEnded):
+            self.pump.run()
+        return self
+
+
+def test_an_untouched_run_goes_out_in_one_send_verbatim() -> None:
+    data = frame(b"a") + frame(b"b", Opcode.BINARY) + frame(b"c", fin=False)
+    bench = Bench([data, frame(b"d", Opcode.CONT)]).run()
+    assert bench.sink.sent == [(data, False), (frame(b"d", Opcode.CONT), True)]
+    assert bench.pump.messages == 3
+
+
+def test_control_frames_leave_gaps_and_boundaries_are_told_truly() -> None:
+    data = (
+        frame(b"a")
+        + frame(b"?", Opcode.PING)
+        + frame(b"b", fin=False)
+        + frame(b"?", Opcode.PONG)
+        + frame(b"c", Opcode.CONT)
+        + frame(b"d")
+    )
+    bench = Bench([data]).run()
+    assert bench.sink.sent == [
+        (frame(b"a"), True),
+        (frame(b"b", fin=False), False),
+        (frame(b"c", Opcode.CONT) + frame(b"d"), True),
+    ]
+
+
+def test_a_hold_cuts_the_run_before_the_last_frame_of_the_held_message() -> None:
+    durable = Event()
+    parts = [
+        frame(b"before"),
+        frame(b"un", fin=False),
+        frame(b"it", Opcode.CONT),
+        frame(b"behind"),
+    ]
+    bench = Bench([b"".join(parts)], lambda m: durable if m.payload() == b"unit" else None)
+    pumping = gevent.spawn(bench.run)
+    gevent.idle()
+    assert bench.sink.sent == [(parts[0] + parts[1], False)]
+    assert bench.pump.busy
+    durable.set()
+    pumping.get(timeout=5)
+    assert bench.sink.sent[1:] == [(parts[2] + parts[3], True)]
+    assert bench.held == [True]
+
+
+def test_a_held_message_at_the_head_of_a_run_holds_all_of_it() -> None:
+    durable = Event()
+    parts = [frame(b"unit"), frame(b"x"), frame(b"unit"), frame(b"y")]
+    bench = Bench([b"".join(parts)], lambda m: durable if m.payload() == b"unit" else None)
+    pumping = gevent.spawn(bench.run)
+    gevent.idle()
+    assert bench.sink.sent == []
+    durable.set()
+    pumping.get(timeout=5)
+    assert bench.sink.sent == [(parts[0] + parts[1], True), (parts[2] + parts[3], True)]
+
+
+def test_a_hold_lasts_no_longer_than_it_may() -> None:
+    bench = Bench([frame(b"unit")], lambda m: Event(), hold_seconds=0.01).run()
+    assert bench.sink.sent == [(frame(b"unit"), True)]
+    assert bench.held == [False]
+
+
+def test_nothing_is_held_for_a_sink_that_is_gone() -> None:
+    sink = Sink()
+    sink.silent = True
+    bench = Bench([frame(b"unit")] * 3, lambda m: Event(), sink=sink, hold_seconds=1_000)
+    bench.run()
+    assert bench.pump.messages == 3
+
+
+class Broken:
+    def wait(self, timeout: float) -> bool:
+        raise RuntimeError("a hold of somebody's")
+
+
+def test_what_is_not_observed_is_forwarded_and_counted() -> None:
+    def observe(message: Message) -> Hold | None:
+        raise KeyError("a meter of somebody's")
+
+    bench = Bench([frame(b"a") + frame(b"b")], observe).run()
+    assert bench.sink.sent == [(frame(b"a") + frame(b"b"), True)]
+    assert bench.pump.unobserved == 2
+    assert [type(error) for error in bench.errors] == [KeyError, KeyError]
+
+
+def test_a_hold_that_breaks_lets_the_frame_go() -> None:
+    bench = Bench([frame(b"a")], lambda m: Broken()).run()
+    assert bench.sink.sent == [(frame(b"a"), True)]
+    assert bench.pump.unobserved == 1
+
+
+def test_a_gauge_that_breaks_lets_the_frame_go() -> None:
+    def on_held(seconds: float, kept: bool) -> None:
+        raise RuntimeError("a histogram of somebody's")
+
+    done = Event()
+    done.set()
+    bench = Bench([frame(b"a")], lambda m: done, on_held=on_held).run()
+    assert bench.sink.sent == [(frame(b"a"), True)]
+
+
+def test_when_the_sink_has_ended_the_source_is_read_on_and_observed() -> None:
+    seen: list[bytes | None] = []
+    sink = Sink()
+
+    def observe(message: Message) -> None:
+        seen.append(message.payload())
+        sink.failing = True
+
+    Bench([frame(b"a"), frame(b"b"), frame(b"c")], observe, sink=sink).run()
+    assert seen == [b"a", b"b", b"c"]
+    assert sink.sent == []
+
+
+def test_masks_of_somebody_else_are_replaced_where_they_may_be_seen() -> None:
+    data = frame(b"hello", mask=True) + frame(b"", mask=True) + frame(b"you", mask=True)
+    ping = frame(b"?", Opcode.PING, mask=True)
+    sink = Sink(masks=True, verbatim=False)
+    Bench([data + ping + frame(b"!", fin=False, mask=True)], sink=sink, masked=True).run()
+    ((out, ends_message),) = sink.sent
+    run = Scanner(masked=True, max_message_bytes=100).feed(out)
+    assert [f.key for f in run.frames] == [b"\x01\x02\x03\x04"] * 4
+    assert len(out) == len(data) + 7
+    assert not ends_message
+
+
+def test_masks_stay_where_nobody_can_see_them() -> None:
+    data = frame(b"hello", mask=True)
+    sink = Sink(masks=True, verbatim=True)
+    Bench([data], sink=sink, masked=True).run()
+    assert sink.sent == [(data, True)]
+
+
+def test_a_violation_of_the_source_is_raised_behind_what_preceded_it() -> None:
+    bench = Bench([frame(b"a")], end=FrameError("nonsense"))
+    with pytest.raises(FrameError):
+        bench.pump.run()
+    assert bench.sink.sent == [(frame(b"a"), True)]
+
+
+def test_a_pump_that_waits_keeps_nothing_of_what_it_forwarded() -> None:
+    chunk = frame(b"z" * 1_000)
+    references: list[int] = []
+
+    class Watched(Source):
+        def receive(self) -> Run:
+            references.append(sys.getrefcount(chunk))
+            return super().receive()
+
+    bench = Bench([])
+    bench.pump._source = Watched([chunk], masked=False, end=None)  # type: ignore[assignment]
+    bench.run()
+    before, waiting = references
+    assert waiting == before

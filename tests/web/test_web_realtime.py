@@ -1,0 +1,192 @@
+"""The way of a request to its session: what is asked, what it may cost, what is given back."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from flask import Flask
+from support.clients import KEY as NONCE
+from support.clients import Peer, eventually
+from support.relays import KEY, write_settings
+from werkzeug.test import TestResponse
+
+from relay_app.app import create_app
+from relay_app.errors import UpstreamFault
+from relay_app.settings import Settings
+from relay_app.upstream.dial import Dialled
+from relay_app.web import realtime
+from relay_app.wire.link import Link
+from relay_app.wire.rooms import Rooms
+
+
+class Upstream:
+    """A dial that succeeds at once, over a pair of sockets."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.given_back = 0
+        self._ends: list[socket.socket] = []
+
+    def __call__(self, request: Any) -> Dialled:
+        self.requests.append(request)
+        ours, theirs = socket.socketpair()
+        self._ends += [ours, theirs]
+        link = Link(
+            ours, name="target", masks=True, max_message_bytes=1 << 20, rooms=Rooms(1 << 20)
+        )
+        return Dialled(link, "-", self._close)
+
+    def _close(self) -> None:
+        self.given_back += 1
+
+    def hang_up(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    made = Upstream()
+    yield made
+    made.hang_up()
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The client's end of a connection, and the server's."""
+    with contextlib.ExitStack() as stack:
+        yield tuple(stack.enter_context(end) for end in socket.socketpair())
+
+
+def app_with(dial: Any, folder: Path, **sections: str) -> Flask:
+    config = write_settings(folder, "ws://unused.invalid/v1", **sections)
+    return create_app(Settings.from_file(config), dial=dial)
+
+
+def ask(app: Flask, sock: socket.socket, query: str = "model=gpt-realtime", **headers: str):
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": NONCE,
+        "Authorization": f"Bearer {KEY}",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    environ = {"gunicorn.socket": sock, "wsgi.multithread": True}
+    return app.test_client().get(
+        f"/v1/realtime?{query}", headers=headers, environ_overrides=environ
+    )
+
+
+def refused(answer: TestResponse) -> tuple[int, str]:
+    assert answer.headers["X-Relay-Session"].startswith("rs_")
+    return answer.status_code, answer.json["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("", 400, "missing_required_parameter"),
+        ("model=", 400, "missing_required_parameter"),
+        ("model=a&model=b", 400, "invalid_value"),
+        ("model=" + "x" * 257, 400, "invalid_value"),
+        ("model=a%0d%0ab", 400, "invalid_value"),
+        ("intent=other", 400, "invalid_value"),
+        ("intent=transcription&model=a", 400, "invalid_model"),
+        ("call_id=rtc_1&model=a", 404, "call_id_not_supported"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_dials_nobody(
+    query: str, status: int, code: str, tmp_path: Path, upstream: Upstream, ends
+):
+    assert refused(ask(app_with(upstream, tmp_path), ends[1], query)) == (status, code)
+    assert not upstream.requests
+
+
+def test_a_full_relay_refuses_and_says_when_to_come_back(tmp_path: Path, upstream: Upstream, ends):
+    answered = gevent.event.Event()
+    dialling = threading.Event()
+
+    def slow(request: Any) -> Dialled:
+        dialling.set()
+        answered.wait()
+        raise UpstreamFault("no", status=502)
+
+    app = app_with(slow, tmp_path, server="max_sessions = 1")
+    first: list[TestResponse] = []
+    thread = threading.Thread(target=lambda: first.append(ask(app, ends[1])))
+    thread.start()
+    assert dialling.wait(10)
+    answer = ask(app, ends[1])
+    assert refused(answer) == (503, "relay_full")
+    assert answer.headers["Retry-After"] == "5"
+    app.extensions["relay_app"].hub.run(answered.set)
+    thread.join(10)
+    assert first[0].status_code == 502
+
+
+def test_a_dial_that_fails_gives_its_place_back(tmp_path: Path, ends):
+    def down(request: Any) -> Dialled:
+        raise UpstreamFault("down", status=502, code="upstream_unreachable")
+
+    app = app_with(down, tmp_path, server="max_sessions = 1")
+    for _ in range(3):
+        assert refused(ask(app, ends[1])) == (502, "upstream_unreachable")
+
+
+def test_a_relay_that_drains_refuses(tmp_path: Path, upstream: Upstream, ends):
+    app = app_with(upstream, tmp_path)
+    app.extensions["relay_app"].announce_drain()
+    assert refused(ask(app, ends[1])) == (503, "relay_draining")
+    assert not upstream.requests
+
+
+def test_only_what_is_known_goes_upstream(tmp_path: Path, upstream: Upstream, ends):
+    ends[0].close()
+    with pytest.raises(BrokenPipeError):
+        ask(
+            app_with(upstream, tmp_path),
+            ends[1],
+            "model=gpt-realtime&temperature=1",
+            OpenAI_Safety_Identifier="user-1",
+            OpenAI_Organization="org-of-the-client",
+            X_Other="something",
+            Cookie="a=b",
+        )
+    [request] = upstream.requests
+    assert request.target == "/v1/realtime?model=gpt-realtime"
+    names = {name for name, _ in request.headers}
+    assert names == {"Authorization", "User-Agent", "OpenAI-Safety-Identifier"}
+
+
+def test_a_client_that_has_gone_gives_the_upstream_back(tmp_path: Path, upstream: Upstream, ends):
+    ends[0].close()
+    with pytest.raises(BrokenPipeError):
+        ask(app_with(upstream, tmp_path), ends[1])
+    assert upstream.given_back == 1
+
+
+def test_a_101_that_comes_too_late_is_followed_by_the_reason(
+    tmp_path: Path, upstream: Upstream, ends, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(realtime, "ACCEPT_SECONDS", 0.01)
+    app = app_with(upstream, tmp_path)
+
+    @app.after_request
+    def slow(response: Any) -> Any:
+        eventually(lambda: upstream.given_back, "the upstream is given back")
+        return response
+
+    client, server = ends
+    with pytest.raises(BrokenPipeError):
+        ask(app, server)
+    head = client.recv(4096).partition(b"\r\n\r\n")
+    peer = Peer(client, masks=True, head=head[0], early=head[2])
+    assert peer.told()["error"]["code"] == "accepted_too_late"
+    assert peer.hear_close()[0] == 1013
+    assert upstream.given_back == 1
