@@ -4,14 +4,12 @@ The rule: the host keeps its configuration, its error handlers and its SOCK_SERV
 add routes under names of our own, and nothing else.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
 
 from relay_app.app import Relay
 from relay_app.settings import Settings
-from relay_app.web.realtime import PATH
 
 __all__ = ["RealtimeRelay"]
 
@@ -42,16 +40,3 @@ class RealtimeRelay:
             settings = Settings.from_file(path) if path else Settings.from_environment()
         self.relay = Relay(settings, **self._parts)
         self.relay.register(app)
-        _select_subprotocol(app)
-
-
-def _select_subprotocol(app: Any) -> None:
-    """Lets gevent-websocket's stock handler select ``realtime`` on our path, and only there."""
-    host: Callable[[str], str | None] | None = getattr(app, "app_protocol", None)
-
-    def app_protocol(path: str) -> str | None:
-        if path == PATH:
-            return "realtime"
-        return host(path) if host is not None else None
-
-    app.app_protocol = app_protocol

@@ -251,7 +251,8 @@ class Session:
 
     def _bid(self, link: Link, farewell: Farewell) -> None:
         if farewell.event is not None:
-            event = {**farewell.event.event(), "event_id": f"event_{os.urandom(8).hex()}"}
+            # The session's id is what a user can quote and an operator can search the log for.
+            event = {**farewell.event.event(), "event_id": f"event_{self.context.id}"}
             try:
                 link.send_text(codec.dumps(event))
             except LinkEnded:

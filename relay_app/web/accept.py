@@ -26,7 +26,7 @@ from relay_app.errors import Fault, RelayFault
 from relay_app.observe.logs import logger
 from relay_app.web.handshake import Handshake
 
-__all__ = ["Carrier", "RelaySock", "Serve", "carrier_of", "http_refusal"]
+__all__ = ["Carrier", "RelaySock", "Serve", "carrier_of", "http_refusal", "select_subprotocol"]
 
 MAX_EARLY_BYTES = 1_048_576
 """How much is dropped of what comes before the 101; who sends more is not worth one."""
@@ -70,6 +70,21 @@ class RelaySock(Sock):  # type: ignore[misc]  # flask_sock has no annotations
             (bp or self.app).route(path, websocket=True, **options)(websocket_route)
 
         return decorator
+
+
+def select_subprotocol(app: Any, path: str, subprotocol: str) -> None:
+    """Lets gevent-websocket's stock handler select ``subprotocol`` on ``path``, and only there.
+
+    It asks the application, by this attribute, before any view has been called.
+    """
+    host: Callable[[str], str | None] | None = getattr(app, "app_protocol", None)
+
+    def app_protocol(asked: str) -> str | None:
+        if asked == path:
+            return subprotocol
+        return host(asked) if host is not None else None
+
+    app.app_protocol = app_protocol
 
 
 class Carrier:

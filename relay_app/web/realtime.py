@@ -27,10 +27,10 @@ from relay_app.settings import Server
 from relay_app.upstream.catalogue import Catalogue, Route
 from relay_app.upstream.dial import Dial, Dialled
 from relay_app.upstream.dialects import Credential, request_for
-from relay_app.web.accept import Carrier, RelaySock, carrier_of, http_refusal
+from relay_app.web.accept import Carrier, RelaySock, carrier_of, http_refusal, select_subprotocol
 from relay_app.web.address import client_address
 from relay_app.web.auth import Authenticator, Principal, credential_of
-from relay_app.web.handshake import Handshake, not_an_upgrade
+from relay_app.web.handshake import SUBPROTOCOL, Handshake, not_an_upgrade
 from relay_app.web.hub import SessionHub
 from relay_app.wire.frames import Close
 from relay_app.wire.link import Link, LinkEnded
@@ -82,6 +82,7 @@ class RealtimeEndpoint:
     def register(self, app: Flask) -> None:
         """Adds the WebSocket rule and the one that answers plain HTTP to ``app``."""
         RelaySock(app).route(PATH, endpoint="relay_app.realtime")(self.upgrade)
+        select_subprotocol(app, PATH, SUBPROTOCOL)
         app.add_url_rule(
             PATH, "relay_app.realtime_http", self.plain, methods=_METHODS, websocket=False
         )

@@ -147,6 +147,7 @@ class Link:
     def _read(self) -> bytes:
         if self._early:
             early, self._early = self._early, b""
+            self.bytes_in += len(early)
             return early
         size = LARGE_READ_BYTES if self._scanner.awaiting > SMALL_BYTES else READ_BYTES
         data = None

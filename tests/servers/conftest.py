@@ -21,3 +21,20 @@ def server(
     with relay(folder, faces.url, server=request.param, **parts) as running:
         running.name = request.param
         yield running
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what a server cannot do: deselected with a reason, so that a skip stays news."""
+    left_out = [item for item in items if not _fits(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _fits(item: pytest.Item) -> bool:
+    name = getattr(item, "callspec", None) and item.callspec.params.get("server")
+    if name not in CARRIERS:
+        return True
+    only = [mark.args for mark in item.iter_markers("only_on")]
+    never = [mark.args for mark in item.iter_markers("not_on")]
+    return all(name in servers for servers in only) and not any(name in s for s in never)

@@ -80,9 +80,8 @@ def test_a_request_behind_the_close_is_never_executed(server: RelayProcess):
     assert "smuggled" not in server.output
 
 
+@pytest.mark.not_on(STOCK, because="there the client has had its 101, and may speak")
 def test_what_is_sent_before_the_101_is_dropped(server: RelayProcess, faces: Faces):
-    if server.name == STOCK:
-        pytest.skip("there the client has had its 101, and may speak")
     with dial(server) as sock:
         peer = Peer(sock, masks=True, head=b"")
         sock.sendall(request_bytes(server, "model=gated") + peer.frame(TEXT, b"in the packet"))
@@ -94,9 +93,8 @@ def test_what_is_sent_before_the_101_is_dropped(server: RelayProcess, faces: Fac
         assert peer.hear() == b"after"
 
 
+@pytest.mark.only_on(STOCK, because="there a client may speak before the upstream has answered")
 def test_frames_behind_the_stock_handlers_101_are_delivered(server: RelayProcess):
-    if server.name != STOCK:
-        pytest.skip("only there a client may speak before the upstream has answered")
     with dial(server) as sock:
         peer = Peer(sock, masks=True, head=b"")
         frames = [peer.frame(TEXT, b"%d" % number) for number in range(3)]
@@ -105,9 +103,8 @@ def test_frames_behind_the_stock_handlers_101_are_delivered(server: RelayProcess
         assert [peer.hear() for _ in frames] == [b"0", b"1", b"2"]
 
 
+@pytest.mark.not_on(STOCK, because="there the client has had its 101, and may speak")
 def test_a_client_that_floods_before_its_101_gets_none(server: RelayProcess, faces: Faces):
-    if server.name == STOCK:
-        pytest.skip("there the client has had its 101, and may speak")
     with dial(server) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         sock.sendall(request_bytes(server, "model=gated"))
@@ -127,9 +124,8 @@ def test_a_client_that_floods_before_its_101_gets_none(server: RelayProcess, fac
     eventually(lambda: not faces.open, "no upstream connection is left")
 
 
+@pytest.mark.not_on("gevent_pywsgi", because="gunicorn's own handler fails to log it")
 def test_what_is_no_http_harms_nobody(server: RelayProcess):
-    if server.name == "gevent_pywsgi":
-        pytest.skip("gunicorn's own handler fails to log it")
     with dial(server) as sock:
         sock.sendall(b"what is this\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
@@ -137,9 +133,10 @@ def test_what_is_no_http_harms_nobody(server: RelayProcess):
     session(server)
 
 
+@pytest.mark.not_on(
+    STOCK, "geventwebsocket-hook", because="gevent-websocket's own handler logs no 101"
+)
 def test_a_session_is_one_line_101_in_the_servers_log(server: RelayProcess):
-    if server.name in (STOCK, "geventwebsocket-hook"):
-        pytest.skip("gevent-websocket's own handler logs no 101")
     eventually(lambda: settled_descriptors(server), "sessions before have ended")
     before = len(access_lines(server, 101))
     session(server)

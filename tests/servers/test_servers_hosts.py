@@ -8,11 +8,16 @@ from support.clients import eventually
 from support.relays import RelayProcess
 from websockets.sync.client import connect
 
+pytestmark = pytest.mark.not_on("gunicorn", because="relay-app serve runs the relay alone")
+own_sockets = pytest.mark.not_on(
+    "pywsgi",
+    "gevent_pywsgi",
+    because="Flask-Sock's threads stop the one if unpatched, and end with a traceback in the other",
+)
+
 
 @pytest.fixture
 def host(server: RelayProcess) -> RelayProcess:
-    if server.name == "gunicorn":
-        pytest.skip("relay-app serve runs the relay alone")
     return server
 
 
@@ -42,13 +47,10 @@ def test_its_after_request_hook_sees_sessions_and_refusals(host: RelayProcess):
 
 
 def own_websocket(host: RelayProcess) -> str:
-    if host.name == "pywsgi":
-        pytest.skip("Flask-Sock's threads stop a server of greenlets that is not patched")
-    if host.name == "gevent_pywsgi":
-        pytest.skip("Flask-Sock ends there with a traceback of gunicorn's")
     return "/legacy" if host.name.startswith("geventwebsocket") else "/chat"
 
 
+@own_sockets
 def test_its_own_websocket_goes_on_working(host: RelayProcess):
     with connect(host.ws + own_websocket(host), compression=None, close_timeout=0.5) as client:
         for message in ("one", "two"):
@@ -56,6 +58,7 @@ def test_its_own_websocket_goes_on_working(host: RelayProcess):
             assert client.recv(10) == message
 
 
+@own_sockets
 def test_its_socket_options_are_its_own(host: RelayProcess):
     offered = ["realtime", "host.v1"]
     if own_websocket(host) == "/chat":
@@ -67,9 +70,10 @@ def test_its_socket_options_are_its_own(host: RelayProcess):
         assert client.subprotocol == "realtime"
 
 
+@pytest.mark.only_on(
+    "flask-run", "pywsgi", because="it takes seconds; one of threads and one of greenlets will do"
+)
 def test_a_hook_that_fails_leaks_no_upstream_connection(host: RelayProcess, faces: Faces):
-    if host.name not in ("flask-run", "pywsgi"):
-        pytest.skip("takes seconds; one server of threads and one of greenlets will do")
     assert ask(host, X_Fail="please").status == 500
     assert len(faces.open) == 1
     eventually(lambda: not faces.open, "the upstream connection is given back")

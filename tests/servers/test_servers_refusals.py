@@ -85,30 +85,26 @@ def test_plain_http_is_426_with_a_hint(server: RelayProcess):
     assert "WebSocket" in answer.error["message"]
 
 
-@pytest.fixture
-def late_101(server: RelayProcess) -> RelayProcess:
-    if server.name == STOCK:
-        pytest.skip("its handler answers a bad handshake itself")
-    return server
+late_101 = pytest.mark.not_on(STOCK, because="its handler answers a bad handshake itself")
 
 
+@late_101
 @pytest.mark.parametrize("key", [None, "", "c2hvcnQ=", "not base64", "Zm9ydHktdHdvIGJ5dGVz" * 3])
-def test_a_bad_websocket_key_is_400(late_101: RelayProcess, key: str | None):
-    answer = ask(late_101, Sec_WebSocket_Key=key)
+def test_a_bad_websocket_key_is_400(server: RelayProcess, key: str | None):
+    answer = ask(server, Sec_WebSocket_Key=key)
     assert (answer.status, answer.error["code"]) == (400, "websocket_key")
 
 
+@late_101
 @pytest.mark.parametrize("version", [None, "8", "12", "13, 14"])
-def test_a_wrong_websocket_version_is_426_and_names_ours(
-    late_101: RelayProcess, version: str | None
-):
-    answer = ask(late_101, Sec_WebSocket_Version=version)
+def test_a_wrong_websocket_version_is_426_and_names_ours(server: RelayProcess, version: str | None):
+    answer = ask(server, Sec_WebSocket_Version=version)
     assert (answer.status, answer.error["code"]) == (426, "websocket_version")
     assert answer.headers["sec-websocket-version"] == "13"
 
 
-def test_no_answer_repeats_a_key(late_101: RelayProcess):
-    server = late_101
+@late_101
+def test_no_answer_repeats_a_key(server: RelayProcess):
     answers = [ask(server, Upgrade=None), ask(server, Sec_WebSocket_Version="7")]
     told = b"".join(a.body + repr(a.headers).encode() for a in answers)
     assert KEY.encode() not in told
