@@ -84,12 +84,15 @@ class Wire:
                 thread.start()
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        how = socket.SHUT_RDWR  # for a reset, which has to arrive as more than an end of data
         with suppress(OSError):
             while data := source.recv(65_536):
                 self._open.wait()
                 target.sendall(data)
-            self._open.wait()
-            target.shutdown(socket.SHUT_WR)
+            how = socket.SHUT_WR
+        self._open.wait()
+        with suppress(OSError):
+            target.shutdown(how)
 
 
 @contextmanager

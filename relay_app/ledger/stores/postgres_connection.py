@@ -86,18 +86,19 @@ class NativeConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[RV], *_: object, **__: object) -> RV:
         """Consume ``gen``. A server that keeps silent for ``answer_seconds`` is given up."""
-        fileno = self.pgconn.socket  # raises on a broken connection, before anything begins
         deadline = monotonic() + self.answer_seconds
         try:
             wants = next(gen)
             while True:
-                wants = gen.send(_ready(fileno, wants, deadline))
+                # Asked each time: libpq closes a broken socket, and its number is soon another's.
+                wants = gen.send(_ready(self.pgconn.socket, wants, deadline))
         except StopIteration as done:
             result: RV = done.value
             return result
-        except _Silence:
-            # Broken first, or each step of closing would wait for the server once more.
-            self.pgconn.finish()
+        except psycopg.Error as error:
+            if isinstance(error, _Silence):
+                # Broken now, or each step of closing would wait for the server once more.
+                self.pgconn.finish()
             with suppress(psycopg.Error, RuntimeError):
                 gen.close()
             raise
