@@ -1,20 +1,76 @@
 """The stores that the contract is held against: a new store is one param and no new test."""
 
+import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+import redis
 from ledger_support import OnThread
+from store_support import POSTGRES, REDIS
+from support.servers import Postgres, Valkey, running_server
 
 from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.stores import Store, open_store
 
 
-@pytest.fixture(params=["memory://", "sqlite:///{folder}/var/relay.db"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnThread]:
-    opened = OnThread(open_store(request.param.format(folder=tmp_path)))
+@pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
+def store(request: pytest.FixtureRequest) -> Iterator[OnThread]:
+    opened = OnThread(open_store(request.getfixturevalue(f"{request.param}_url")))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def memory_url() -> str:
+    return "memory://"
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/var/relay.db"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A schema that is empty, and gone afterwards."""
+    schema = f"relay_test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+        yield _with(postgres_server, f"options=-csearch_path%3D{schema}")
+        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> Iterator[str]:
+    """A prefix that nobody uses, and nobody after us."""
+    prefix = f"relay_test_{uuid.uuid4().hex}"
+    yield _with(redis_server, f"prefix={prefix}")
+    with redis.Redis.from_url(redis_server) as client:
+        if keys := client.keys(f"*{prefix}*"):
+            client.delete(*keys)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The server to test against: yours, or one that lives as long as this run."""
+    if url := os.environ.get(POSTGRES):
+        yield url
+    else:
+        with running_server(Postgres) as server:
+            yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The server to test against: yours, or one that lives as long as this run."""
+    if url := os.environ.get(REDIS):
+        yield url
+    else:
+        with running_server(Valkey) as server:
+            yield server.url
 
 
 @pytest.fixture
@@ -30,3 +86,7 @@ def accountant() -> Iterator[Callable[..., Accountant]]:
     yield make
     for each in made:
         each.close(1.0)
+
+
+def _with(url: str, parameter: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{parameter}"

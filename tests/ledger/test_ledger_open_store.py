@@ -13,22 +13,12 @@ from relay_app.ledger.stores import open_store
 from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.memory import MemoryStore
 
-
-@pytest.mark.parametrize(
-    "url",
-    ["postgresql+psycopg://u:hunter2@h/db", "postgresql://u:hunter2@h/db", "redis://:hunter2@h/0"],
-)
-def test_a_store_still_to_come_is_refused_as_such(url: str) -> None:
-    with pytest.raises(
-        ValueError, match="not supported yet; known: memory://, sqlite://"
-    ) as caught:
-        open_store(url)
-    assert "hunter2" not in str(caught.value)
+KNOWN = "known: memory://, postgresql://, redis://, rediss://, sqlite://"
 
 
 @pytest.mark.parametrize("url", ["mysql://u:hunter2@h/db", "var/relay.db", "", "://hunter2"])
 def test_an_unknown_scheme_is_answered_with_the_known_ones(url: str) -> None:
-    with pytest.raises(ValueError, match="known: memory://, sqlite://") as caught:
+    with pytest.raises(ValueError, match=KNOWN) as caught:
         open_store(url)
     assert "hunter2" not in str(caught.value)
 
@@ -45,6 +35,58 @@ def test_sqlite_in_memory_is_pointed_to_the_memory_store(url: str) -> None:
 def test_another_sqlite_url_is_answered_with_the_accepted_form(url: str) -> None:
     with pytest.raises(ValueError, match="accepted: sqlite:///relative"):
         open_store(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://u:hunter2@h/db",
+        "postgresql://u:hunter2@h:port/db",
+        "postgresql://u:hun@ter2@h:1:2/db",
+        "postgresql://u:hunter2@h/db?flavour=sweet",
+        "postgresql://u:hunter2@h/db?connect_timeout=soon",
+        "redis://:hunter2@h/zero",
+        "redis://:hunter2@h:port/0",
+        "redis://:hunter2@h/0?flavour=sweet",
+        "redis://:hunter2@h/0?ca_file=x.pem",
+        "redis://:hunter2@h/0?timeout=0",
+        "redis://:hunter2@h/0?prefix={x}",
+        "rediss://",
+    ],
+)
+def test_another_network_url_is_answered_with_the_accepted_form(url: str) -> None:
+    with pytest.raises(ValueError, match=r"accepted: (postgresql|redis)") as caught:
+        open_store(url)
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "extra"),
+    [
+        ("postgresql+psycopg://u:hunter2@h/db", "psycopg", "postgres"),
+        ("redis://:hunter2@h/0", "redis", "redis"),
+        ("rediss://:hunter2@h/0", "redis", "redis"),
+    ],
+)
+def test_a_missing_driver_is_answered_with_what_to_install(
+    url: str, driver: str, extra: str
+) -> None:
+    script = """
+sys.modules[sys.argv[2]] = None
+from relay_app.ledger.stores import open_store
+try:
+    open_store(sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+    out = finish(python(script, url, driver))
+    assert out.endswith(f"needs a driver that is not installed: pip install 'relay_app[{extra}]'\n")
+    assert out.count("\n") == 1
+
+
+def test_building_and_closing_a_store_dials_nobody() -> None:
+    for url in ("postgresql://h.invalid/db", "redis://h.invalid/0", "rediss://h.invalid/0"):
+        open_store(url).close()
 
 
 def test_memory_takes_no_parameters() -> None:

@@ -139,6 +139,13 @@ def test_a_value_no_column_takes_costs_only_its_own_record(
     store.close()
 
 
+def test_a_nul_is_a_character_like_any_other(path: Path) -> None:
+    store = OnThread(open_store(f"sqlite:///{path}"))
+    store.write(make_record(model="a\x00b"))
+    assert [record.model for record in store.records()] == ["a\x00b"]
+    store.close()
+
+
 def test_a_number_beyond_64_bits_costs_only_its_own_record(path: Path) -> None:
     store = OnThread(open_store(f"sqlite:///{path}"))
     bad = make_record("bad", usage=make_record().usage.__class__(input_text_tokens=2**63))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 START_SECONDS = 30
 STOP_SECONDS = 60
@@ -22,6 +23,7 @@ class Process:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
         self._lines: list[str] = []
         self._changed = threading.Condition()
@@ -35,6 +37,7 @@ class Process:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            **options,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

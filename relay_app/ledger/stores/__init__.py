@@ -16,9 +16,13 @@ GROUP = "relay_app.stores"
 
 _OURS = {
     "memory": "relay_app.ledger.stores.memory:MemoryStore",
+    "postgresql": "relay_app.ledger.stores.postgres:PostgresStore",
+    "redis": "relay_app.ledger.stores.redis:RedisStore",
+    "rediss": "relay_app.ledger.stores.redis:RedisStore",
     "sqlite": "relay_app.ledger.stores.sql:SQLStore",
 }
-_NOT_YET = {"postgresql", "redis", "rediss"}
+_EXTRAS = {"postgresql": "postgres", "redis": "redis", "rediss": "redis"}
+"""Which extra brings the driver, where a store needs one."""
 
 
 def open_store(url: str) -> Store:
@@ -34,8 +38,7 @@ def open_store(url: str) -> Store:
     base = scheme.partition("+")[0]
     found = stores.get(scheme) or stores.get(base)
     if found is None:
-        reason = "not supported yet" if base in _NOT_YET else "not a known store"
-        raise ValueError(f"{scheme}:// is {reason}; known: {_names()}")
+        raise ValueError(f"{scheme}:// is not a known store; known: {_names()}")
     return _load(found).from_url(url)
 
 
@@ -53,6 +56,11 @@ def _load(point: EntryPoint) -> type[Store]:
     try:
         loaded = point.load()
     except (ImportError, AttributeError) as error:
+        if point.name in _EXTRAS and isinstance(error, ImportError):
+            raise ValueError(
+                f"the store {point.name}:// needs a driver that is not installed: "
+                f"pip install 'relay_app[{_EXTRAS[point.name]}]'"
+            ) from None
         raise ValueError(
             f"the store {point.name}:// ({point.value}) cannot be loaded: {error}"
         ) from None

@@ -8,6 +8,7 @@ import abc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from math import isfinite
 
 from relay_app.ledger.stores.totals import By, Total, day_of
 from relay_app.meter.usage import SOURCE_RANK, UsageRecord
@@ -29,6 +30,11 @@ def check_record(record: UsageRecord) -> None:
     cost = record.cost_usd
     if cost is not None and not (isinstance(cost, Decimal) and cost.is_finite()):
         raise TypeError(f"cost_usd must be a finite Decimal, not {cost!r}")
+    for name in ("id", "session_id", "key", "model"):
+        if not isinstance(getattr(record, name), str):
+            raise TypeError(f"{name} must be text, not {getattr(record, name)!r}")
+    if not (isfinite(record.started_at) and isfinite(record.usage.transcription_seconds)):
+        raise ValueError("started_at and transcription_seconds must be finite")
     day_of(record.ended_at)
 
 
@@ -81,7 +87,8 @@ class Store(abc.ABC):
         of one with the same id only if its source ranks at least as high (``SOURCE_RANK``), so
         what the provider reported is never lost to an estimate, whatever the order of arrival.
 
-        One bad record never costs the others: see :attr:`StoreError.rejected`.
+        One bad record never costs the others: see :attr:`StoreError.rejected`. Text is what
+        UTF-8 can say, and a store may refuse NUL in it.
         """
 
     @abc.abstractmethod

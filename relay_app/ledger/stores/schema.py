@@ -29,8 +29,12 @@ _plain = attrgetter(*_PLAIN)
 _DERIVED = ("source_rank", "day")
 
 
+# Compared by bytes everywhere: the order of records and groups is that of Python's strings.
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 def _text(name: str, **options: Any) -> sa.Column[Any]:
-    return sa.Column(name, sa.Text, nullable=False, **options)
+    return sa.Column(name, _TEXT, nullable=False, **options)
 
 
 def _count(name: str) -> sa.Column[Any]:

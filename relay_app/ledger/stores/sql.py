@@ -1,4 +1,4 @@
-"""``sqlite:///path``: records in a SQL table, through SQLAlchemy Core.
+"""Records in a table of a SQL database, through SQLAlchemy Core; ``sqlite:///path`` as it stands.
 
 The rule: what differs between databases lives in the dialect beside this file; here is only
 SQL that all of them speak. One connection writes, and every read has its own, so that a long
@@ -6,7 +6,7 @@ report never stands in front of a commit.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -27,17 +27,6 @@ __all__ = ["Dialect", "SQLStore"]
 READ_ROWS = 500
 """Rows fetched at once while streaming: about 1 MB at the 4 kB limit of ``usage_raw``."""
 
-_BAD_RECORD = (
-    exc.DataError,
-    exc.IntegrityError,
-    exc.InterfaceError,
-    exc.ProgrammingError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
-"""What a driver raises for a value it cannot bind or a column will not take."""
-
 
 class Dialect(Protocol):
     """What one database does in its own way. A second database is a second one of these."""
@@ -54,6 +43,9 @@ class Dialect(Protocol):
 
     def upsert(self) -> sa.Executable:
         """The statement that inserts a row or, rank permitting, replaces it."""
+
+    def blames(self, error: Exception) -> bool:
+        """Whether ``error`` may be the fault of a value in the row rather than the database's."""
 
 
 @dataclass(slots=True)
@@ -86,17 +78,34 @@ class SQLStore(Store):
         for record in records:
             try:
                 rows.append(to_row(record))
-            except _BAD_RECORD as error:
+            except (OverflowError, TypeError, ValueError) as error:
                 rejected[record.id] = _describe(error)
         if rows:
+            # In one order for all, or two transactions with rows in common could each wait for
+            # the other. What has the same id keeps its order.
+            rows.sort(key=lambda row: str(row["id"]))
             with self._mine() as opened, opened.lock, _mapped():
-                try:
-                    self._insert(self._writer(opened), rows, rejected)
-                except BaseException:
-                    _let_go(opened)  # the next write starts from a fresh connection
-                    raise
+                self._insert_once_more(opened, rows, rejected)
         if rejected:
             raise StoreError(f"{len(rejected)} records cannot be stored", rejected=rejected)
+
+    def _insert_once_more(
+        self, opened: _Opened, rows: list[dict[str, Any]], rejected: dict[str, str]
+    ) -> None:
+        """Write ``rows``; if the connection we had was lost meanwhile, at once over a new one.
+
+        A server that closed an idle connection is no failure that anybody need hear of.
+        """
+        for fresh in (opened.writer is None, True):
+            try:
+                return self._insert(self._writer(opened), rows, rejected)
+            except BaseException as error:
+                _let_go(opened)  # the next write starts from a fresh connection
+                if fresh or not (
+                    isinstance(error, exc.DBAPIError) and error.connection_invalidated
+                ):
+                    raise
+        return None
 
     def _insert(
         self, writer: sa.Connection, rows: list[dict[str, Any]], rejected: dict[str, str]
@@ -105,7 +114,9 @@ class SQLStore(Store):
         try:
             with writer.begin():
                 writer.execute(self._upsert, rows)
-        except _BAD_RECORD as error:
+        except Exception as error:
+            if not self._dialect.blames(error):
+                raise
             if len(rows) == 1:
                 # Blame the record only while the database itself answers.
                 with writer.begin():
@@ -129,9 +140,11 @@ class SQLStore(Store):
         if session_id is not None:
             query = query.where(table.session_id == session_id)
         query = query.order_by(table.ended_at, table.id)
-        with self._reading() as connection:
-            options = {"yield_per": READ_ROWS}
-            for row in connection.execute(query, execution_options=options).mappings():
+        with (
+            self._reading() as connection,
+            connection.execute(query, execution_options=_STREAMED) as rows,
+        ):
+            for row in rows.mappings():
                 yield from_row(row)
 
     def totals(
@@ -167,11 +180,12 @@ class SQLStore(Store):
             rows = connection.execute(counts).all()
             costs: dict[str, Decimal | None] = {}
             # In Python, because no database adds decimals of any length exactly.
-            for name, cost in connection.execute(money.where(table.cost_usd.is_not(None))):
+            money = money.where(table.cost_usd.is_not(None))
+            for name, cost in connection.execute(money, execution_options=_STREAMED):
                 costs[name] = add_money(costs.get(name), Decimal(cost))
         totals = [
             Total(
-                name, records, sessions, Usage(*usage), costs.get(name), records - priced, unknown
+                name, records, sessions, _usage(usage), costs.get(name), records - priced, unknown
             )
             for name, records, sessions, priced, unknown, *usage in rows
         ]
@@ -229,6 +243,14 @@ class SQLStore(Store):
 
 
 _PROBE = sa.select(usage_records.c.id).limit(1)
+_STREAMED = {"yield_per": READ_ROWS}
+
+
+def _usage(sums: Iterable[Any]) -> Usage:
+    """Sums as the types they were: PostgreSQL's sum of integers is a decimal."""
+    *tokens, seconds = sums
+    values: list[Any] = [*map(int, tokens), float(seconds)]
+    return Usage(*values)
 
 
 def _chosen(
@@ -268,4 +290,6 @@ def _mapped() -> Iterator[None]:
 def _describe(error: Exception) -> str:
     """One line without the statement and its parameters, which SQLAlchemy would add."""
     cause = getattr(error, "orig", None) or error
-    return f"{type(cause).__name__}: {cause}".replace("\n", " ")
+    # PostgreSQL's details quote the row.
+    text = getattr(getattr(cause, "diag", None), "message_primary", None) or str(cause)
+    return f"{type(cause).__name__}: {text}".replace("\n", " ")

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from relay_app.ledger.stores.base import StoreError
@@ -19,6 +20,17 @@ __all__ = ["SQLite"]
 BUSY_SECONDS = 5.0
 _ACCEPTED = "accepted: sqlite:///relative/path.db or sqlite:////absolute/path.db"
 _PREFIX = "sqlite:///"
+
+_BAD_VALUE = (
+    exc.DataError,
+    exc.IntegrityError,
+    exc.InterfaceError,
+    exc.ProgrammingError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+"""What the driver raises for a value it cannot bind or a column will not take."""
 
 
 class SQLite:
@@ -80,6 +92,10 @@ class SQLite:
             set_={column.name: new[column.name] for column in usage_records.c},
             where=usage_records.c.source_rank <= new.source_rank,
         )
+
+    def blames(self, error: Exception) -> bool:
+        """SQLite has a misuse error for a value and for much else: who asks has to probe."""
+        return isinstance(error, _BAD_VALUE)
 
     def _stat(self) -> tuple[int, int] | None:
         try:

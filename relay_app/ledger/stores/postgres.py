@@ -1,0 +1,146 @@
+"""``postgresql+psycopg://``: everything that is PostgreSQL's own: its URL, schema and upsert.
+
+The rule: a commit is on the server's disk when it returns (``synchronous_commit`` is on, and is
+switched on where it is off), any number of relays may write at once, and no wait is for ever.
+"""
+
+import re
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import exc
+from sqlalchemy.dialects.postgresql import Insert, insert
+
+from relay_app.ledger.stores.base import StoreError
+from relay_app.ledger.stores.postgres_connection import NativeConnection
+from relay_app.ledger.stores.schema import SCHEMA_VERSION, usage_records
+from relay_app.ledger.stores.sql import SQLStore
+
+__all__ = ["PostgreSQL", "PostgresStore"]
+
+_ACCEPTED = (
+    "accepted: postgresql+psycopg://user:password@host:5432/database, with libpq's parameters "
+    "after a ? and whatever is special in the password %-encoded"
+)
+_SCHEMES = re.compile(r"postgresql(\+psycopg)?://")
+
+_DEFAULTS = {
+    "fallback_application_name": "relay_app",
+    # A peer that vanished is noticed in 25 s while idle, and in 10 s with data on the way.
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+# Only these are a value's own fault: data exceptions, integrity, program limits (a text too long
+# for its index). A table that we may not write to is not the record's fault.
+_BLAMED_CLASSES = ("22", "23", "54")
+
+_CREATION_LOCK = 0x72656C61795F6170  # "relay_ap": any number, the same for every relay
+
+_version_table = sa.Table(
+    "usage_records_schema", sa.MetaData(), sa.Column("version", sa.Integer, nullable=False)
+)
+
+
+class PostgresStore(SQLStore):
+    """Usage records in a table of a PostgreSQL database."""
+
+    @classmethod
+    def from_url(cls, url: str) -> "PostgresStore":
+        return cls(PostgreSQL.from_url(url))
+
+
+class PostgreSQL:
+    """The dialect of one PostgreSQL database."""
+
+    write_options = {"isolation_level": "READ COMMITTED"}  # noqa: RUF012 - never changed
+    """An upsert then sees what others have committed. Reads are ``REPEATABLE READ``: a view."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self._params = _DEFAULTS | params
+
+    @classmethod
+    def from_url(cls, url: str) -> "PostgreSQL":
+        """Raises ValueError for whatever libpq does not understand; libpq's words could repeat
+        a password that is not encoded, so they are not used."""
+        if not _SCHEMES.match(url):
+            raise ValueError(_ACCEPTED)
+        try:
+            params = conninfo_to_dict(_SCHEMES.sub("postgresql://", url))
+            float(params.get("connect_timeout") or 0)
+            if not re.fullmatch(r"[\d,]*", str(params.get("port", ""))):
+                raise ValueError
+            if "@" in str(params.get("host", "")):  # the rest of a password
+                raise ValueError
+        except (psycopg.Error, ValueError, UnicodeError):
+            raise ValueError(_ACCEPTED) from None
+        return cls(params)
+
+    def open(self) -> sa.Engine:
+        """An engine on the database, which has the schema in it afterwards."""
+        engine = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: NativeConnection.dial(self._params),
+            poolclass=sa.NullPool,  # the others wait on patched locks, on the wrong thread
+            isolation_level="REPEATABLE READ",
+            use_native_hstore=False,  # spares a query on the first connection
+        )
+        with engine.connect() as connection:
+            connection = connection.execution_options(**self.write_options)
+            with connection.begin():
+                if _version(connection) != SCHEMA_VERSION:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+                    _migrate(connection)
+        return engine
+
+    def check(self) -> None:
+        """A connection is to the server that holds the table, or broken: nothing to ask."""
+
+    def upsert(self) -> Insert:
+        """Insert, or replace a row of the same id whose source ranks no higher."""
+        statement = insert(usage_records)
+        new = statement.excluded
+        return statement.on_conflict_do_update(
+            index_elements=[usage_records.c.id],
+            set_={column.name: new[column.name] for column in usage_records.c},
+            where=usage_records.c.source_rank <= new.source_rank,
+        )
+
+    def blames(self, error: Exception) -> bool:
+        """By SQLSTATE; errors without one are the driver's: a NUL, a type it cannot adapt."""
+        if not isinstance(error, exc.DBAPIError):
+            return isinstance(error, OverflowError | TypeError | ValueError)
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:
+            return isinstance(error, exc.DataError | exc.ProgrammingError)
+        return str(state).startswith(_BLAMED_CLASSES)
+
+
+def _version(connection: sa.Connection) -> int:
+    """The version of the schema, 0 if there is none."""
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise StoreError(f"the database's encoding must be UTF8, not {encoding}")
+    # Asked of the catalogue: to_regclass() answers from a cache that, inside a transaction, may
+    # not know yet what somebody else created while we waited for the lock.
+    if not sa.inspect(connection).has_table(_version_table.name):
+        return 0
+    version: int = connection.execute(sa.select(_version_table.c.version)).scalar_one()
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"the database was written by a newer relay_app: its schema is version {version}, "
+            f"this one knows up to {SCHEMA_VERSION}"
+        )
+    return version
+
+
+def _migrate(connection: sa.Connection) -> None:
+    """Bring the schema up to date. We hold the lock: who came first has done it."""
+    if _version(connection) == 0:
+        usage_records.metadata.create_all(connection)
+        _version_table.create(connection)
+        connection.execute(_version_table.insert().values(version=SCHEMA_VERSION))
