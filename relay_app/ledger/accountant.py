@@ -129,13 +129,12 @@ class Accountant:
         journal, shipper = self.journal, self.shipper
         if journal is None or shipper is None:
             return None
-        waited = shipper.oldest_seconds
-        if shipper.writer.failing_since is None and waited < WARN_SECONDS:
+        waited, failing = shipper.oldest_seconds, shipper.writer.failing_since is not None
+        if not failing and waited < WARN_SECONDS:
             return None
-        return (
-            f"the journal grows: {journal.backlog.unshipped_bytes} bytes wait for the store, "
-            f"the oldest for {waited:.0f} s; last error: {shipper.writer.last_error}"
-        )
+        why = f"; the store fails: {shipper.writer.last_error}" if failing else ""
+        size = journal.backlog.unshipped_bytes
+        return f"the journal grows: {size} bytes wait, the oldest for {waited:.0f} s{why}"
 
     @property
     def failing_since(self) -> float | None:

@@ -51,15 +51,22 @@ class Operations:
         return _json({"status": "ok"})
 
     def readyz(self) -> Response:
-        """200 while new sessions are welcome and the store can be reached, else 503."""
+        """200 while new sessions are welcome and can be recorded, else 503.
+
+        With a journal that does not depend on the store; a store that fails is then a warning.
+        """
         try:
             self.ready()
-            self.hub.run(self.accountant.run, self.store.ping)
+            if self.accountant.journal is None:
+                self.hub.run(self.accountant.run, self.store.ping)
+            else:
+                self.hub.run(self.accountant.start)
         except RelayFault as fault:
             return http_refusal(fault)
         except StoreError as error:
             return http_refusal(RelayFault(f"the store: {error}", code="store_unavailable"))
-        return _json({"status": "ready"})
+        warning = self.accountant.warning
+        return _json({"status": "ready"} | ({"warning": warning} if warning else {}))
 
     def exposition(self) -> Response:
         """The metrics of all workers, in Prometheus' text format."""
