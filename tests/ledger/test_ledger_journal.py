@@ -227,6 +227,37 @@ def test_a_write_that_fails_leaves_no_trace_and_can_be_repeated(
     assert files(tmp_path, ".bad") == []
 
 
+def test_a_write_that_was_cut_short_is_no_damage_to_whoever_adopts(
+    journal: Maker, tmp_path: Path
+) -> None:
+    disk = Disk()
+    made = journal(write_bytes=disk.write)
+    made.write(some(5))
+    disk.partial, disk.writes = 700, [OSError(errno.ENOSPC, "full")]
+    with pytest.raises(OSError, match="full"):
+        made.write(some(3))
+    die(made)
+    adopter = journal()
+    adopter.backlog.adopt()
+    assert ship(adopter) == some(5)
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_disk_with_room_for_headers_alone_does_not_fill_with_them(
+    journal: Maker, tmp_path: Path
+) -> None:
+    def write(descriptor: int, data: memoryview) -> int:
+        if data[:1] != entries.FILE_HEADER[:1]:
+            raise OSError(errno.ENOSPC, "full")
+        return os.write(descriptor, data)
+
+    made = journal(write_bytes=write)
+    for _ in range(20):
+        with pytest.raises(OSError, match="full"):
+            made.write(some(1))
+        assert files(tmp_path) == []
+
+
 def test_after_a_failed_sync_the_same_file_is_not_trusted_again(
     journal: Maker, tmp_path: Path
 ) -> None:
