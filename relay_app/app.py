@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from relay_app.errors import RelayFault
 from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.journal import Journal
 from relay_app.ledger.stores.base import Store
 from relay_app.observe.logs import configure, logger
 from relay_app.observe.metrics import Metrics, Snapshot
@@ -53,7 +54,11 @@ class Relay:
         self.hub = SessionHub()
         self.keeper = Keeper(on_tick=self.publish)
         self.store = store or open_configured(settings)
-        self.accountant = Accountant(self.store, durability=settings.store.durability)
+        self.accountant = Accountant(
+            self.store,
+            journal=None if self.store.local else _journal(settings),
+            durability=settings.store.durability,
+        )
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
@@ -92,6 +97,10 @@ class Relay:
             ready=self.check_ready,
         ).register(app)
         app.extensions["relay_app"] = self
+
+    def start(self) -> None:
+        """Has a worker look for what dead ones left behind; the first record does so too."""
+        self.hub.run(self.accountant.start)
 
     def check_ready(self) -> None:
         """Raises RelayFault while no new session may begin."""
@@ -141,6 +150,7 @@ class Relay:
     def publish(self) -> None:
         """Brings the metrics up to date."""
         keeper, accountant = self.keeper, self.accountant
+        journal, shipper = accountant.journal, accountant.shipper
         self.metrics.publish(
             Snapshot(
                 open=len(keeper),
@@ -149,7 +159,13 @@ class Relay:
                 tally=keeper.tally(),
                 records=accountant.records_written,
                 pending=accountant.pending,
-                store_failures=accountant.failures,
+                store_failures=shipper.writer.failures if shipper else accountant.failures,
+                journal_bytes=journal.backlog.unshipped_bytes if journal else 0,
+                journal_seconds=shipper.oldest_seconds if shipper else 0.0,
+                journal_entries=journal.entries if journal else 0,
+                journal_syncs=journal.syncs if journal else 0,
+                journal_failures=accountant.failures if journal else 0,
+                journal_damaged_bytes=journal.backlog.damaged_bytes if journal else 0,
                 buffered_bytes=self._rooms.taken_bytes,
             )
         )
@@ -173,3 +189,7 @@ def create_app(
     relay.register(app)
     app.register_error_handler(HTTPException, not_a_page)
     return app
+
+
+def _journal(settings: Settings) -> Journal:
+    return Journal(settings.store.journal, max_bytes=settings.store.journal_max_bytes)

@@ -221,7 +221,11 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where usage records go, and whether the end of a unit waits for its record."""
+    """Where usage records go, and whether the end of a unit waits for its record.
+
+    ``journal`` is the folder where records are kept, by each worker at most
+    ``journal_max_bytes``, until a store that is not on this host has them.
+    """
 
     url: str = _setting(
         _matching(r"[a-z][a-z0-9+.-]*://.*", "a URL like sqlite:///var/relay.db"),
@@ -231,6 +235,8 @@ class Store:
     durability: Literal["before-forward", "async"] = _setting(
         _choice("before-forward", "async"), "before-forward"
     )
+    journal: str = _setting(_matching(r".+", "a folder on a local disk"), "var/journal")
+    journal_max_bytes: int = _setting(_whole(1 << 20, 1 << 40, "bytes"), 1 << 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,6 +497,7 @@ def _with_paths_from(settings: Settings, base: Path) -> Settings:
     scheme, _, path = store.url.partition(":///")
     if scheme.partition("+")[0] == "sqlite" and path and not path.startswith(("/", ":memory:")):
         store = replace(store, url=f"{scheme}:///{base / path}")
+    store = replace(store, journal=str(base / store.journal))
     audit = settings.audit
     if audit.sink:
         audit = replace(audit, sink=f"jsonl:{base / audit.sink.removeprefix('jsonl:')}")

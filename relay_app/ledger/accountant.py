@@ -1,40 +1,46 @@
-"""The greenlet-safe front of a store: sessions record here, and wait or not as they please.
+"""The greenlet-safe front of a ledger: sessions record here, and wait or not as they please.
 
-The rule: the hub never waits for the store. One greenlet takes everything that is pending and
-hands it to one thread as one write, so a single transaction serves all sessions that wait. A
-store that fails is tried again until it works; meanwhile everything stays queued, in order,
-and ``failing_since``, ``pending`` and ``lag_seconds`` say so.
+The rule: the hub never waits for a disk or a store. One greenlet takes everything that is
+pending and hands it to one thread as one write, so a single transaction or sync serves all
+sessions that wait. What is written to is the journal, or, without one, the store itself. If it
+fails it is tried again until it works; meanwhile everything stays queued, in order, and
+``failing_since``, ``pending`` and ``lag_seconds`` say so.
 
-Memory is bounded by ``max_pending`` records, at most about 6 kB each: 60 MB by default.
+Memory is bounded by ``max_pending`` records, at most about 6 kB each: 60 MB by default. What
+waits in the journal takes none.
 """
 
 import logging
 import os
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal, ParamSpec, TypeVar
 
 import gevent
 from gevent.event import Event
-from gevent.hub import Hub
+from gevent.hub import Hub, get_hub
 from gevent.threadpool import ThreadPool
 
 from relay_app.ledger.backoff import backoff_seconds
+from relay_app.ledger.journal import Journal
 from relay_app.ledger.outbox import Commit, LedgerClosed, Outbox
-from relay_app.ledger.stores.base import Store, StoreError, redact
+from relay_app.ledger.shipper import Shipper
+from relay_app.ledger.stores.base import Store, redact
 from relay_app.ledger.threads import call
+from relay_app.ledger.writer import COMMIT_SECONDS, Writer
 from relay_app.meter.usage import UsageRecord
 
 __all__ = ["COMMIT_SECONDS", "Accountant", "Durability"]
 
 Durability = Literal["before-forward", "async"]
 
-COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Upper bounds of ``Accountant.commit_counts``; the last count is of all slower commits."""
-
 READERS = 2
 CLOSE_SECONDS = 1.0
+FLUSH_SECONDS = 0.05
+"""Under ``async``, how much of what was used a kill may cost."""
+
+WARN_SECONDS = 30.0
+"""A record that has waited this long for the store says that it hangs rather than fails."""
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -49,6 +55,10 @@ class Accountant:
     its commit is done; under ``async`` nobody waits, and records gather for ``flush_seconds``
     so that fewer, larger transactions are made. A commit means the same under both.
 
+    With a ``journal`` a commit is done when its records are there, and another greenlet ships
+    them to the store. A store that fails is then no reason to refuse sessions, for as long as
+    the journal takes records and is not ``crowded``.
+
     Construction is free and may precede a fork: threads and greenlets come with the first
     record. Its methods belong to the hub of that first record and raise RuntimeError on any
     other; only :meth:`run` may be called from everywhere.
@@ -58,14 +68,16 @@ class Accountant:
         self,
         store: Store,
         *,
+        journal: Journal | None = None,
         durability: Durability = "before-forward",
         max_pending: int = 10_000,
-        flush_seconds: float = 0.25,
+        flush_seconds: float = FLUSH_SECONDS,
         backoff: Callable[[int], float] = backoff_seconds,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.durability = durability
         self.max_pending = max_pending
+        self.journal = journal
         self._store = store
         self._flush_seconds = flush_seconds
         self._backoff = backoff
@@ -79,14 +91,16 @@ class Accountant:
 
     def _reset(self) -> None:
         """Begin with nothing: at birth, and in a forked child, whose parent keeps its own."""
-        self.records_written = 0
-        self.records_rejected = 0
-        self.commits = 0
-        self.failures = 0
-        self.commit_seconds = 0.0
-        self.commit_counts = [0] * (len(COMMIT_SECONDS) + 1)
-        self.failing_since: float | None = None
-        self.last_error: str | None = None
+        self.shipper: Shipper | None = None
+        if self.journal is None:
+            self._writer = Writer("store", self._store.write, waits="in memory", clock=self._clock)
+        else:
+            self._writer = Writer(
+                "journal", self.journal.write, waits="in memory", clock=self._clock
+            )
+            self.shipper = Shipper(
+                self.journal.backlog, self._store, backoff=self._backoff, clock=self._clock
+            )
         self._outbox = Outbox(self.max_pending)
         self._wake = Event()
         self._hurry = Event()
@@ -105,9 +119,63 @@ class Accountant:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last write succeeded. ``failing_since`` is the epoch time it first did
-        not, ``last_error`` the redacted cause of the last failure, kept after recovery."""
-        return self.failing_since is None
+        """Whether new sessions can be recorded: the last write succeeded, and a journal has
+        room for more than what the open sessions may need."""
+        return self.failing_since is None and not (self.journal and self.journal.crowded)
+
+    @property
+    def warning(self) -> str | None:
+        """What an operator should know although new sessions are welcome."""
+        journal, shipper = self.journal, self.shipper
+        if journal is None or shipper is None:
+            return None
+        waited, failing = shipper.oldest_seconds, shipper.writer.failing_since is not None
+        if not failing and waited < WARN_SECONDS:
+            return None
+        why = f"; the store fails: {shipper.writer.last_error}" if failing else ""
+        size = journal.backlog.unshipped_bytes
+        return f"the journal grows: {size} bytes wait, the oldest for {waited:.0f} s{why}"
+
+    @property
+    def failing_since(self) -> float | None:
+        """The epoch time at which writing first failed, if it does."""
+        return self._writer.failing_since
+
+    @property
+    def last_error(self) -> str | None:
+        """The redacted cause of the last failed write, kept after recovery."""
+        return self._writer.last_error
+
+    @property
+    def failures(self) -> int:
+        """Writes that failed and were or will be tried again."""
+        return self._writer.failures
+
+    @property
+    def records_written(self) -> int:
+        """Records made durable, in the journal if there is one."""
+        return self._writer.records_written
+
+    @property
+    def records_rejected(self) -> int:
+        """Records that nothing would ever take, and that are in the log instead."""
+        shipper = self.shipper
+        return self._writer.records_rejected + (shipper.writer.records_rejected if shipper else 0)
+
+    @property
+    def commits(self) -> int:
+        """Writes that succeeded."""
+        return self._writer.commits
+
+    @property
+    def commit_seconds(self) -> float:
+        """Time they took, all together."""
+        return self._writer.commit_seconds
+
+    @property
+    def commit_counts(self) -> list[int]:
+        """How many of them took how long: see ``COMMIT_SECONDS``."""
+        return self._writer.commit_counts
 
     @property
     def unwritten(self) -> list[UsageRecord]:
@@ -146,12 +214,15 @@ class Accountant:
 
         Reads have threads of their own and never stand before a write. Raises what it raises.
         """
-        mine = self._closed is None and self._mine() and self._hub is gevent.get_hub()
-        pool = self._readers if mine else gevent.get_hub().threadpool
+        mine = self._closed is None and self._mine() and self._hub is get_hub()
+        pool = self._readers if mine else get_hub().threadpool
         return call(pool, function, *args, **kwargs)
 
     def close(self, timeout: float) -> bool:
-        """Flush, stop the greenlet and the threads, close the store; say whether all is durable.
+        """Flush, stop the greenlets and the threads, close the store; say whether all is durable.
+
+        With a journal, what the store takes within the time left is shipped, and the rest is
+        for the next worker that starts. If the journal fails, the store is tried instead.
 
         Returns within ``timeout`` seconds and one more, whatever the store does; a store that
         hangs is left to its thread. What is not durable then remains in ``unwritten``, and one
@@ -160,6 +231,7 @@ class Accountant:
         self._closing = True
         if self._closed is not None:
             return self._closed
+        deadline = time.monotonic() + timeout
         durable = self.flush(timeout)
         if not self._mine():
             self._reset()  # what a parent left pending is the parent's to write
@@ -167,6 +239,9 @@ class Accountant:
         else:
             if self._flusher is not None:
                 self._flusher.kill()
+            if self.shipper is not None:
+                self.shipper.finish(max(0.0, deadline - time.monotonic()))
+                durable = durable or self._bypass(self.shipper)
             gevent.with_timeout(CLOSE_SECONDS, self._shut, timeout_value=None)
         if self.pending:
             _log.error("closed with %d usage records unwritten: %s", self.pending, self.last_error)
@@ -175,16 +250,34 @@ class Accountant:
 
     # How it is done.
 
+    def _bypass(self, shipper: Shipper) -> bool:
+        """The last resort of a worker whose journal fails: straight into the store."""
+        commits = self._outbox.commits()
+        records = [record for commit in commits for record in commit.records]
+        rejected = gevent.with_timeout(
+            CLOSE_SECONDS, shipper.writer.write, records, timeout_value=None
+        )
+        if rejected is None:
+            return False
+        self._outbox.settle(commits, rejected)
+        return not rejected
+
     def _shut(self) -> None:
         try:
-            call(self._writer, self._store.close)
+            if self.journal is not None:
+                self._writer.call(self.journal.close)
+            self._writer.call(self._store.close)
         except Exception as error:  # noqa: BLE001 - we are leaving: say so and go on
-            _log.error("the store did not close: %s", redact(str(error)))
-        self._writer.kill()
+            _log.error("the ledger did not close: %s", redact(str(error)))
+        self._writer.stop()
+        if self.shipper is not None:
+            self.shipper.writer.stop()
         self._readers.kill()
 
     def start(self) -> None:
-        """Bind to the calling hub and start the flusher; :meth:`record` does it by itself.
+        """Bind to the calling hub and start the greenlets; :meth:`record` does it by itself.
+
+        With a journal, files that dead workers left are adopted from now on.
 
         Called again it does nothing, but for a flusher that was killed or left behind by a
         fork: that one is replaced. Raises RuntimeError on another thread's hub.
@@ -193,20 +286,22 @@ class Accountant:
             if self._pid is not None:
                 self._reset()
             self._pid = os.getpid()
-            self._hub = gevent.get_hub()
+            self._hub = get_hub()
             self._flusher = None
-            self._writer = ThreadPool(1)
             self._readers = ThreadPool(READERS)
-        elif self._hub is not gevent.get_hub():
+        elif self._hub is not get_hub():
             raise RuntimeError("an accountant serves one hub, and this is another thread's")
         if self._flusher is None or self._flusher.ready():
             self._flusher = gevent.spawn(self._flush_forever)
+        if self.shipper is not None:
+            self.shipper.start()
 
     def _mine(self) -> bool:
         return self._pid == os.getpid()
 
     def _flush_forever(self) -> None:
         failures = 0
+        untried = self.journal is not None  # find out before a session depends on it
         self._wake.set()  # a successor finds what its predecessor left
         while True:
             self._wake.wait()
@@ -216,10 +311,10 @@ class Accountant:
             self._wake.clear()
             self._hurry.clear()
             commits = self._outbox.commits()
-            if not commits:
+            if not commits and not untried:
                 continue
             if self._write(commits):
-                failures = 0
+                failures, untried = 0, False
             else:
                 failures += 1
                 self._hurry.wait(self._backoff(failures))
@@ -232,49 +327,11 @@ class Accountant:
 
     def _write(self, commits: list[Commit]) -> bool:
         """Write all of ``commits`` as one; True if their outcome is known."""
-        records = [record for commit in commits for record in commit.records]
-        error: Exception | None = None
-        seconds = 0.0
-        try:
-            seconds = call(self._writer, _timed_write, self._store, records)
-        except Exception as caught:  # noqa: BLE001 - a store of somebody else's may raise anything
-            error = caught
+        rejected = self._writer.write([record for commit in commits for record in commit.records])
         self._leave_if_replaced()
-        rejected = error.rejected if isinstance(error, StoreError) else {}
-        if error is not None:
-            self.last_error = redact(f"{type(error).__name__}: {error}")
-            if not rejected:
-                self._failed()
-                return False
-        else:
-            self.commit_seconds += seconds
-            self.commit_counts[bisect_left(COMMIT_SECONDS, seconds)] += 1
-        refused = self._refused(records, rejected)
-        if self.failing_since is not None:
-            _log.warning("the store works again; %d usage records caught up", len(records))
-            self.failing_since = None
-        self.commits += 1
-        self.records_written += len(records) - refused
+        if rejected is None:
+            return False
         self._outbox.settle(commits, rejected)
+        if self.shipper is not None:
+            self.shipper.wake()
         return True
-
-    def _failed(self) -> None:
-        self.failures += 1
-        if self.failing_since is None:
-            self.failing_since = self._clock()
-            _log.error("the store fails, usage waits in memory: %s", self.last_error)
-
-    def _refused(self, records: list[UsageRecord], rejected: dict[str, str]) -> int:
-        unfit = [record for record in records if record.id in rejected]
-        for record in unfit:
-            # The last that anybody sees of it. repr() keeps what UTF-8 cannot say.
-            _log.error("refused by the store (%s): %r", rejected[record.id], record)
-        self.records_rejected += len(unfit)
-        return len(unfit)
-
-
-def _timed_write(store: Store, records: Sequence[UsageRecord]) -> float:
-    """Seconds that the write took, on the thread that made it."""
-    started = time.perf_counter()
-    store.write(records)
-    return time.perf_counter() - started

@@ -34,6 +34,12 @@ class Snapshot:
     records: int = 0
     pending: int = 0
     store_failures: int = 0
+    journal_bytes: int = 0
+    journal_seconds: float = 0.0
+    journal_entries: int = 0
+    journal_syncs: int = 0
+    journal_failures: int = 0
+    journal_damaged_bytes: int = 0
     buffered_bytes: int = 0
 
 
@@ -61,8 +67,26 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens reported by upstreams, by kind", "kind")
         self._seconds = self._counter("transcription_seconds", "Seconds of audio transcribed")
         self._records = self._counter("records", "Usage records made durable")
-        self._pending = self._gauge("records_pending", "Usage records waiting for the store")
+        self._pending = self._gauge("records_pending", "Usage records that are not durable yet")
         self._failures = self._counter("store_failures", "Writes that the store refused")
+        self._journal_bytes = self._gauge(
+            "journal_bytes", "Bytes of usage records in the journal that the store does not have"
+        )
+        self._journal_seconds = Gauge(
+            "relay_journal_oldest_seconds",
+            "How long ago the unit ended whose record has waited longest in the journal",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._journal_counters = {
+            name: self._counter(name, text)
+            for name, text in (
+                ("journal_entries", "Usage records written to the journal"),
+                ("journal_syncs", "Times the journal was synced to disk"),
+                ("journal_failures", "Writes to the journal that failed"),
+                ("journal_damaged_bytes", "Bytes of journal files that could not be read"),
+            )
+        }
         self._buffered = self._gauge("buffered_bytes", "Room taken by large frames")
         self._held = Histogram(
             "relay_hold_seconds",
@@ -87,6 +111,10 @@ class Metrics:
         self._open.set(now.open)
         self._pending.set(now.pending)
         self._buffered.set(now.buffered_bytes)
+        self._journal_bytes.set(now.journal_bytes)
+        self._journal_seconds.set(now.journal_seconds)
+        for name, counter in self._journal_counters.items():
+            self._reach(counter, getattr(now, name))
         self._reach(self._opened, now.opened)
         self._reach(self._records, now.records)
         self._reach(self._failures, now.store_failures)

@@ -26,10 +26,13 @@ from relay_app.settings import Settings, SettingsError  # noqa: E402
 from relay_app.web.preflight import check_settings  # noqa: E402
 
 WATCH_SECONDS = 0.2
+PUBLISH_ROUNDS = 25
+"""Of watching: 5 seconds. The keeper publishes too, but only while sessions are open."""
 SPARE_CONNECTIONS = 100
 """Connections beyond the sessions: health checks, scrapes, refusals."""
 FILES_PER_SESSION = 2
-SPARE_FILES = 256
+SPARE_FILES = 512
+"""Of which a journal holds at most 256, and far fewer by rights."""
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 try:
@@ -130,12 +133,17 @@ def post_worker_init(worker: Any) -> None:
             gevent.spawn_later(announce, stop, signum, frame)
 
         signal.signal(signal.SIGTERM, announced)
+    gevent.spawn(relay.start)  # as a greenlet, and so on the hub of the sessions
     gevent.spawn(_watch, worker, relay)
 
 
 def _watch(worker: Any, relay: Any) -> None:
+    rounds = 0
     while worker.alive:
         gevent.sleep(WATCH_SECONDS)
+        rounds += 1
+        if rounds % PUBLISH_ROUNDS == 0:
+            relay.publish()
     relay.drain()
 
 

@@ -57,13 +57,20 @@ class Operations:
         return _json({"status": "ok"})
 
     def readyz(self) -> Response:
-        """200 while new sessions are welcome and the store can be reached, else 503."""
+        """200 while new sessions are welcome and can be recorded, else 503.
+
+        With a journal that does not depend on the store; a store that fails is then a warning.
+        """
         try:
             self.ready()
-            self._ask(self.store.ping)
+            if self.accountant.journal is None:
+                self._ask(self.store.ping)
+            else:
+                self.hub.run(self.accountant.start)
         except Fault as fault:
             return http_refusal(fault)
-        return _json({"status": "ready"})
+        warning = self.accountant.warning
+        return _json({"status": "ready"} | ({"warning": warning} if warning else {}))
 
     def exposition(self) -> Response:
         """The metrics of all workers, in Prometheus' text format."""

@@ -11,7 +11,9 @@ import gevent
 
 from relay_app.ledger.stores import By, Store, StoreError, Total
 from relay_app.ledger.stores.memory import MemoryStore
-from relay_app.ledger.stores.native import make_lock
+from relay_app.ledger.stores.native import make_lock, sleep
+from relay_app.ledger.stores.sql import SQLStore
+from relay_app.ledger.stores.sqlite import SQLite
 from relay_app.ledger.threads import call
 from relay_app.meter.usage import Usage, UsageRecord, record_id
 
@@ -101,6 +103,28 @@ class ScriptedStore(MemoryStore):
     def close(self) -> None:
         self.closed += 1
         super().close()
+
+
+class Elsewhere(SQLStore):
+    """A SQLite store that pretends to be on another host, and behaves as told: ``up``,
+    ``slow``, ``flaky`` or ``down``. What arrives is noted in the file ``arrivals``."""
+
+    def __init__(self, folder: str, how: str) -> None:
+        super().__init__(SQLite(f"{folder}/relay.db"))
+        self.local = False
+        self._how = how
+        self._writes = 0
+        self._arrivals = Path(folder) / "arrivals"
+
+    def write(self, records: Sequence[UsageRecord]) -> None:
+        self._writes += 1
+        if self._how == "down" or (self._how == "flaky" and self._writes % 2):
+            raise StoreError(self._how)
+        if self._how == "slow":
+            sleep(0.02)
+        super().write(records)
+        with self._arrivals.open("a") as file:
+            file.write("".join(f"{r.session_id} {r.unit_id}\n" for r in records))
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -14,7 +14,11 @@ from gevent import monkey; monkey.patch_all()
 import pytest
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
-    modules = ["test_ledger_accountant.py", "test_ledger_contract.py"]
+    modules = [
+        "test_ledger_accountant.py",
+        "test_ledger_contract.py",
+        "test_ledger_journal_accountant.py",
+    ]
     paths = [str(here / module) for module in modules]
     servers = {POSTGRES: postgres_server, REDIS: redis_server}  # one each is enough
     out = finish(python(script, *paths, cwd=here.parents[1], env=os.environ | servers))

@@ -66,9 +66,14 @@ class Store(abc.ABC):
     used on either side of it. One that was already writing when its process forked may refuse
     to work in the child.
 
+    ``local`` says that ``write`` needs no more than this host's own disk. In front of any other
+    store records are first kept in a journal, so that sessions never wait for a network.
+
     Methods raise :class:`StoreError` when the store behind them does not do its part, and
     ValueError for arguments that make no sense.
     """
+
+    local: bool = False
 
     @classmethod
     @abc.abstractmethod

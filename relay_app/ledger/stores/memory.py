@@ -21,6 +21,8 @@ class MemoryStore(Store):
     """Records in a dict. Beyond ``max_records`` the ones written first go, counted in
     ``forgotten``; nothing outlives the process, and forked processes share nothing."""
 
+    local = True  # for what dies with the process, no journal makes sense
+
     def __init__(self, max_records: int = MAX_RECORDS) -> None:
         if max_records < 1:
             raise ValueError(f"max_records must be at least 1, not {max_records}")

@@ -57,6 +57,7 @@ class PostgresStore(SQLStore):
 class PostgreSQL:
     """The dialect of one PostgreSQL database."""
 
+    local = False
     write_options = {"isolation_level": "READ COMMITTED"}  # noqa: RUF012 - never changed
     """An upsert then sees what others have committed. Reads are ``REPEATABLE READ``: a view."""
 

@@ -31,6 +31,9 @@ READ_ROWS = 500
 class Dialect(Protocol):
     """What one database does in its own way. A second database is a second one of these."""
 
+    local: bool
+    """Whether the database is a file of this host's own: see ``Store.local``."""
+
     @property
     def write_options(self) -> Mapping[str, Any]:
         """Execution options of the writing connection."""
@@ -63,6 +66,7 @@ class SQLStore(Store):
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        self.local = dialect.local
         self._upsert = dialect.upsert()
         # By process id, so that a forked child neither uses nor closes what its parent has open.
         self._opened: dict[int, _Opened] = {}

@@ -36,6 +36,7 @@ _BAD_VALUE = (
 class SQLite:
     """The dialect of one database file."""
 
+    local = True
     write_options = {"begin": "BEGIN IMMEDIATE"}  # noqa: RUF012 - never changed
     """Take the write lock first: a lock asked for later can be refused without waiting."""
 
