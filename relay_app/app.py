@@ -11,6 +11,8 @@ from flask import Flask
 
 from relay_app.errors import RelayFault
 from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.price_list import price_list
+from relay_app.ledger.pricer import Pricer
 from relay_app.ledger.stores import open_store
 from relay_app.ledger.stores.base import Store
 from relay_app.observe.logs import configure, logger
@@ -53,6 +55,9 @@ class Relay:
         self.keeper = Keeper(on_tick=self.publish)
         self.store = store or _store(settings)
         self.accountant = Accountant(self.store, durability=settings.store.durability)
+        self._pricer = Pricer(
+            price_list(settings), {u.name: u.price_prefix for u in settings.upstreams}
+        )
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
@@ -74,6 +79,7 @@ class Relay:
             accountant=self.accountant,
             rooms=self._rooms,
             before_forward=settings.store.durability == "before-forward",
+            price=self._pricer,
             audit=self._audit,
             ready=self.check_ready,
             on_refused=self.metrics.refused,
@@ -137,7 +143,8 @@ class Relay:
         self.publish()
 
     def publish(self) -> None:
-        """Brings the metrics up to date."""
+        """Brings the metrics up to date, and says which models had no price."""
+        self._pricer.tell()
         keeper, accountant = self.keeper, self.accountant
         self.metrics.publish(
             Snapshot(
@@ -149,6 +156,7 @@ class Relay:
                 pending=accountant.pending,
                 store_failures=accountant.failures,
                 buffered_bytes=self._rooms.taken_bytes,
+                unpriced=dict(self._pricer.unpriced),
             )
         )
 

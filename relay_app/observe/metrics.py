@@ -34,6 +34,7 @@ class Snapshot:
     pending: int = 0
     store_failures: int = 0
     buffered_bytes: int = 0
+    unpriced: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -60,6 +61,9 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens reported by upstreams, by kind", "kind")
         self._seconds = self._counter("transcription_seconds", "Seconds of audio transcribed")
         self._records = self._counter("records", "Usage records made durable")
+        self._unpriced = self._counter(
+            "unpriced_records", "Usage records made without a cost, by why", "reason"
+        )
         self._pending = self._gauge("records_pending", "Usage records waiting for the store")
         self._failures = self._counter("store_failures", "Writes that the store refused")
         self._buffered = self._gauge("buffered_bytes", "Room taken by large frames")
@@ -94,6 +98,8 @@ class Metrics:
                 self._closed.labels(by, _label(code)).inc(grown)
         self._records.inc(now.records - last.records)
         self._failures.inc(now.store_failures - last.store_failures)
+        for reason, count in now.unpriced.items():
+            self._unpriced.labels(reason).inc(count - last.unpriced.get(reason, 0))
         self._publish_tally(now.tally, last.tally)
 
     def _publish_tally(self, now: Tally, last: Tally) -> None:
