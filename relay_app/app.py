@@ -13,6 +13,8 @@ from werkzeug.exceptions import HTTPException
 from relay_app.errors import RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.journal import Journal
+from relay_app.ledger.price_list import price_list
+from relay_app.ledger.pricer import Pricer
 from relay_app.ledger.stores.base import Store
 from relay_app.observe.logs import configure, logger
 from relay_app.observe.metrics import Metrics, Snapshot
@@ -59,6 +61,9 @@ class Relay:
             journal=None if self.store.local else _journal(settings),
             durability=settings.store.durability,
         )
+        self._pricer = Pricer(
+            price_list(settings), {u.name: u.price_prefix for u in settings.upstreams}
+        )
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
@@ -80,6 +85,7 @@ class Relay:
             accountant=self.accountant,
             rooms=self._rooms,
             before_forward=settings.store.durability == "before-forward",
+            price=self._pricer,
             audit=self._audit,
             ready=self.check_ready,
             on_refused=self.metrics.refused,
@@ -148,7 +154,8 @@ class Relay:
         self.publish()
 
     def publish(self) -> None:
-        """Brings the metrics up to date."""
+        """Brings the metrics up to date, and says which models had no price."""
+        self._pricer.tell()
         keeper, accountant = self.keeper, self.accountant
         journal, shipper = accountant.journal, accountant.shipper
         self.metrics.publish(
@@ -167,6 +174,7 @@ class Relay:
                 journal_failures=accountant.failures if journal else 0,
                 journal_damaged_bytes=journal.backlog.damaged_bytes if journal else 0,
                 buffered_bytes=self._rooms.taken_bytes,
+                unpriced=dict(self._pricer.unpriced),
             )
         )
 

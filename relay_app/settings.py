@@ -24,7 +24,17 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-__all__ = ["Audit", "Auth", "Key", "Server", "Settings", "SettingsError", "Store", "Upstream"]
+__all__ = [
+    "Audit",
+    "Auth",
+    "Key",
+    "Prices",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "Store",
+    "Upstream",
+]
 
 CONFIG_VARIABLE = "RELAY_CONFIG"
 MAX_FILE_BYTES = 1 << 20
@@ -217,6 +227,10 @@ class Upstream:
     api_version: str = _setting(
         _matching(r"\d{4}-\d\d-\d\d(-preview)?", "a date like 2025-04-01-preview"), ""
     )
+    price_prefix: str = _setting(
+        _matching(r"[!-~]{1,64}", "what goes before its models in the price list, like azure/eu/"),
+        "",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +260,13 @@ class Audit:
     sink: str = _setting(_matching(r"jsonl:.+", "jsonl:PATH"), "")
 
 
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What goes over the built-in price list: a file in its form, none by default."""
+
+    file: str = _setting(_matching(r"[^\0\r\n]+", "the path of a price file"), "")
+
+
 _LATER: dict[str, tuple[str, ...]] = {
     "keys": ("budget_usd", "max_sessions", "max_tokens_per_minute"),
     "upstreams": ("weight", "ca_file", "proxy"),
@@ -263,6 +284,7 @@ class Settings:
     upstreams: tuple[Upstream, ...] = ()
     store: Store = field(default_factory=Store)
     audit: Audit = field(default_factory=Audit)
+    prices: Prices = field(default_factory=Prices)
     source: str = "settings"
 
     @classmethod
@@ -321,7 +343,7 @@ class _Reader:
         self._environ = environ
 
     def settings(self, document: dict[str, Any], base: Path) -> Settings:
-        sections = ("server", "auth", "keys", "upstreams", "store", "audit")
+        sections = ("server", "auth", "keys", "upstreams", "store", "audit", "prices")
         for name in document:
             if name not in sections:
                 raise self._unknown(name, sections)
@@ -341,6 +363,7 @@ class _Reader:
             ),
             store=self._section(Store, "store", self._table(document, "store")),
             audit=self._section(Audit, "audit", audit),
+            prices=self._section(Prices, "prices", self._table(document, "prices")),
             source=self._source,
         )
         self._check_together(settings)
@@ -501,4 +524,7 @@ def _with_paths_from(settings: Settings, base: Path) -> Settings:
     audit = settings.audit
     if audit.sink:
         audit = replace(audit, sink=f"jsonl:{base / audit.sink.removeprefix('jsonl:')}")
-    return replace(settings, store=store, audit=audit)
+    prices = settings.prices
+    if prices.file:
+        prices = replace(prices, file=str(base / prices.file))
+    return replace(settings, store=store, audit=audit, prices=prices)

@@ -14,6 +14,9 @@ for nothing and raises nothing, because a fault of metering must never stop audi
     units          which units run and which have ended, in bounded memory
     meter          events -> UsageRecord, keyed by response or item id
     usage          Usage and UsageRecord, the values that come out
+    price          one model's rates, and what usage costs by them
+    prices         a record's model -> the price it is billed by
+    price_file     TOML text -> prices, and all that is wrong with it
 """
 
 from relay_app.meter.message import Message

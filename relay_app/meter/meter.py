@@ -33,7 +33,8 @@ class Meter:
     """Turns the events of one session into usage records.
 
     ``model`` is what the client asked for, ``upstream_model`` what the upstream was asked for;
-    ``clock`` gives seconds since the epoch. Counters: ``opaque_sent`` and ``opaque_received``
+    ``clock`` gives seconds since the epoch; ``price`` returns a record with its cost, and like
+    the meter neither raises nor yields. Counters: ``opaque_sent`` and ``opaque_received``
     (messages we could not make out), ``usage`` (all that was reported so far), ``records``
     (units that have a record; a replacement is not another).
     """
@@ -47,6 +48,7 @@ class Meter:
         model: str,
         upstream_model: str,
         clock: Callable[[], float],
+        price: Callable[[UsageRecord], UsageRecord] = lambda record: record,
     ) -> None:
         self.opaque_sent = 0
         self.opaque_received = 0
@@ -57,6 +59,7 @@ class Meter:
         self._upstream = upstream
         self._model = name(model) or ""
         self._clock = clock
+        self._price = price
         self._facts = SessionFacts(name(upstream_model) or "")
         self._units = Units()
         self._unnamed = 0
@@ -186,7 +189,7 @@ class Meter:
             usage=reported.usage,
             usage_raw=reported.raw,
         )
-        return [record]
+        return [self._price(record)]
 
     def _response_id(self, event: dict[str, Any]) -> str:
         return (

@@ -77,9 +77,10 @@ class Usage:
 class UsageRecord:
     """One billable unit of one session: a model response or an input transcription.
 
-    Times are seconds since the epoch (UTC). ``cost_usd`` and ``price`` are None while the unit
-    is unpriced or its usage unknown. ``usage_raw`` is the provider's usage object as received,
-    cut to 4 kB of JSON text. ``estimate`` holds tokens by kind where the relay estimated them.
+    Times are seconds since the epoch (UTC). ``cost_usd`` and ``price``, the row it was computed
+    by, are None while the unit is unpriced or its usage unknown. ``usage_raw`` is the provider's
+    usage object as received, cut to 4 kB of JSON text. ``estimate`` holds tokens by kind where
+    the relay estimated them.
     """
 
     id: str

@@ -41,6 +41,7 @@ class Snapshot:
     journal_failures: int = 0
     journal_damaged_bytes: int = 0
     buffered_bytes: int = 0
+    unpriced: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -67,6 +68,9 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens reported by upstreams, by kind", "kind")
         self._seconds = self._counter("transcription_seconds", "Seconds of audio transcribed")
         self._records = self._counter("records", "Usage records made durable")
+        self._unpriced = self._counter(
+            "unpriced_records", "Usage records made without a cost, by why", "reason"
+        )
         self._pending = self._gauge("records_pending", "Usage records that are not durable yet")
         self._failures = self._counter("store_failures", "Writes that the store refused")
         self._journal_bytes = self._gauge(
@@ -120,6 +124,8 @@ class Metrics:
         self._reach(self._failures, now.store_failures)
         for (by, code), count in _summed(now.closes).items():
             self._reach(self._closed.labels(by, code), count)
+        for reason, count in now.unpriced.items():
+            self._reach(self._unpriced.labels(reason), count)
         tally = now.tally
         for direction in ("sent", "received"):
             for metric, name in (

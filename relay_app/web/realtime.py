@@ -18,6 +18,7 @@ from relay_app import codec
 from relay_app.errors import ClientFault, Fault, RelayFault, close_reason
 from relay_app.ledger.accountant import Accountant
 from relay_app.meter.meter import Meter
+from relay_app.meter.usage import UsageRecord
 from relay_app.observe.logs import line
 from relay_app.session.context import SessionContext, new_session_id
 from relay_app.session.keeper import Keeper
@@ -71,6 +72,7 @@ class RealtimeEndpoint:
     accountant: Accountant
     rooms: Rooms
     before_forward: bool
+    price: Callable[[UsageRecord], UsageRecord]
     audit: AuditSink | None
     ready: Callable[[], None]
     """Raises RelayFault while no new session may begin."""
@@ -247,6 +249,7 @@ class _Conversation:
                     model=context.model,
                     upstream_model=context.upstream_model,
                     clock=endpoint.clock,
+                    price=endpoint.price,
                 ),
                 accountant=endpoint.accountant,
                 limits=endpoint.limits,

@@ -1,0 +1,112 @@
+"""The price of one model, and what a unit's usage costs by it.
+
+The rules:
+
+* Every rate stands for itself. Tokens of a kind the row has no rate for leave the unit without
+  a cost: audio is never priced as text, and nothing is priced at zero because a rate is missing.
+* Cached tokens are inside the input and reasoning tokens inside the output text (see Usage), so
+  the fresh tokens are what remains, and reasoning has no rate of its own.
+* A cost is exact until its last step. It is then rounded once, to the micro-dollar, half to
+  even: the same record costs the same anywhere, and as halves are common (image tokens from a
+  cache cost 0.5 micro-dollars each) any other rule would lean to one side of the bill.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any, Final
+
+from relay_app.meter.usage import Usage
+
+__all__ = ["MICRO_DOLLAR", "QUANTITIES", "RATES", "Price"]
+
+MICRO_DOLLAR: Final = Decimal("0.000001")
+MILLION: Final = Decimal(1_000_000)
+SIXTY: Final = Decimal(60)
+
+_EXACT: Final = Context(prec=100, rounding=ROUND_HALF_EVEN)
+"""2**53 tokens at a rate of 6 digits before and 12 after the point take 34 digits. A hundred also
+keep what an endless quotient by 60 says about which half it is in."""
+
+QUANTITIES: Final[dict[str, Callable[[Usage], int]]] = {
+    "input_text": lambda usage: usage.input_text_tokens - usage.cached_text_tokens,
+    "cached_text": lambda usage: usage.cached_text_tokens,
+    "input_audio": lambda usage: usage.input_audio_tokens - usage.cached_audio_tokens,
+    "cached_audio": lambda usage: usage.cached_audio_tokens,
+    "input_image": lambda usage: usage.input_image_tokens - usage.cached_image_tokens,
+    "cached_image": lambda usage: usage.cached_image_tokens,
+    "output_text": lambda usage: usage.output_text_tokens,
+    "output_audio": lambda usage: usage.output_audio_tokens,
+}
+"""Which tokens each rate is for."""
+
+DURATION: Final = "transcription_minute"
+RATES: Final = (*QUANTITIES, DURATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """A row of a price list: USD per 1M tokens by kind, and per minute of audio transcribed.
+
+    ``names`` are other names of the model, such as its snapshots'. A None is a rate nobody stated.
+    Durations are priced by the minute because that is how vendors state them: 0.017 a minute is no
+    decimal a second.
+    """
+
+    model: str
+    names: tuple[str, ...] = ()
+    source: str
+    date: str
+    input_text: Decimal | None = None
+    cached_text: Decimal | None = None
+    input_audio: Decimal | None = None
+    cached_audio: Decimal | None = None
+    input_image: Decimal | None = None
+    cached_image: Decimal | None = None
+    output_text: Decimal | None = None
+    output_audio: Decimal | None = None
+    transcription_minute: Decimal | None = None
+
+    def missing(self, usage: Usage) -> str | None:
+        """The first rate that ``usage`` needs and this row lacks; None if it can be priced.
+
+        Usage with more cached tokens than input of a kind cannot be priced either.
+        """
+        for rate, quantity in QUANTITIES.items():
+            tokens = quantity(usage)
+            if tokens < 0 or (tokens and getattr(self, rate) is None):
+                return rate
+        if usage.transcription_seconds and self.transcription_minute is None:
+            return DURATION
+        return None
+
+    def cost(self, usage: Usage) -> Decimal | None:
+        """What ``usage`` costs in USD, to the micro-dollar; None if a rate is missing."""
+        if self.missing(usage) is not None:
+            return None
+        # A rate in dollars for 1M tokens is one in micro-dollars for each.
+        micro_dollars = Decimal(0)
+        for rate, quantity in QUANTITIES.items():
+            tokens = quantity(usage)
+            if tokens:
+                micro_dollars = _EXACT.fma(getattr(self, rate), Decimal(tokens), micro_dollars)
+        if usage.transcription_seconds and self.transcription_minute is not None:
+            # repr() gives back the digits the provider wrote, not those of the float below them.
+            seconds = Decimal(repr(usage.transcription_seconds))
+            by_60 = _EXACT.multiply(_EXACT.multiply(seconds, self.transcription_minute), MILLION)
+            by_60 = _EXACT.fma(micro_dollars, SIXTY, by_60)
+            micro_dollars = _EXACT.divide(by_60, SIXTY)
+        return _EXACT.quantize(_EXACT.multiply(micro_dollars, MICRO_DOLLAR), MICRO_DOLLAR)
+
+    def as_dict(self) -> dict[str, str]:
+        """The row as a record carries it: model, source, date, and its rates as decimal text."""
+        rates = {rate: getattr(self, rate) for rate in RATES}
+        stated = {rate: format(value, "f") for rate, value in rates.items() if value is not None}
+        return {"model": self.model, "source": self.source, "date": self.date} | stated
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Price":
+        """The row in a record's ``price``, to compute its cost again. Raises KeyError."""
+        rates = {rate: Decimal(values[rate]) for rate in RATES if rate in values}
+        model, source, date = (str(values[key]) for key in ("model", "source", "date"))
+        return cls(model=model, names=(), source=source, date=date, **rates)
