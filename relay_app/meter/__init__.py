@@ -14,6 +14,22 @@ for nothing and raises nothing, because a fault of metering must never stop audi
     units          which units run and which have ended, in bounded memory
     meter          events -> UsageRecord, keyed by response or item id
     usage          Usage and UsageRecord, the values that come out
+
+and beside it, what the units must have used if nobody says so:
+
+    vocabulary     the tokenizer's data, loaded once
+    tokens         text -> tokens, in bounded work
+    audio          formats and rates: base64 -> bytes -> milliseconds -> tokens
+    fields         the length of one string field of a message that is not parsed
+    items          items, instructions, tools -> tokens
+    claims         what only the client said
+    input_audio    how long the user spoke
+    output         what a running response has put out
+    context        what the next response will have to read
+    transcription  what a transcription costs by its model
+    estimate       all of these, fed by the messages of one session
+    completed      a report and an estimate -> the figures of a record
+    drift          how far the two are apart
 """
 
 from relay_app.meter.message import Message

@@ -79,7 +79,8 @@ class UsageRecord:
 
     Times are seconds since the epoch (UTC). ``cost_usd`` and ``price`` are None while the unit
     is unpriced or its usage unknown. ``usage_raw`` is the provider's usage object as received,
-    cut to 4 kB of JSON text. ``estimate`` holds tokens by kind where the relay estimated them.
+    cut to 4 kB of JSON text. ``estimate`` is what the relay would have said without the provider,
+    by kind (the names of :class:`Usage`), for reported units too; None if it saw nothing to go by.
     """
 
     id: str
@@ -98,7 +99,7 @@ class UsageRecord:
     cost_usd: Decimal | None = None
     price: dict[str, Any] | None = None
     usage_raw: str | None = None
-    estimate: dict[str, int] | None = None
+    estimate: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """A flat dict of JSON values: the field names of the public record."""

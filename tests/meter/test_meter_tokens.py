@@ -113,9 +113,7 @@ def test_without_a_vocabulary_four_bytes_are_a_token():
         "import sys\n"
         "print(count_tokens(['abcde', '']), 'tiktoken' in sys.modules)"
     )
-    out = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "Counted(tokens=2, exact=False) False"
 
 
