@@ -7,12 +7,14 @@ be replaced: ``create_app(settings, store=…, dial=…, clock=…)``.
 import time
 from collections.abc import Callable
 
+import gevent
 from flask import Flask
 
 from relay_app.errors import RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.stores import open_store
 from relay_app.ledger.stores.base import Store
+from relay_app.meter import vocabulary
 from relay_app.observe.logs import configure, logger
 from relay_app.observe.metrics import Metrics, Snapshot
 from relay_app.session.keeper import Keeper
@@ -56,6 +58,7 @@ class Relay:
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
+        self._loading: gevent.event.AsyncResult[None] | None = None
         self._authenticator = Authenticator(settings.auth.mode, settings.keys)
         self._dial = dial or Dialler(settings.server, self._rooms)
         self._clock = clock
@@ -76,6 +79,7 @@ class Relay:
             before_forward=settings.store.durability == "before-forward",
             audit=self._audit,
             ready=self.check_ready,
+            prepare=self.prepare,
             on_refused=self.metrics.refused,
             on_hold=self.metrics.held,
             clock=self._clock,
@@ -91,6 +95,22 @@ class Relay:
             ready=self.check_ready,
         ).register(app)
         app.extensions["relay_app"] = self
+
+    def load(self) -> None:
+        """Loads what estimates need. Blocks for half a second: for a worker's start."""
+        try:
+            vocabulary.load()
+        except Exception:  # noqa: BLE001 - text is then counted by its length, and that is counted
+            logger.exception("no vocabulary: estimates of text are rough")
+
+    def prepare(self) -> None:
+        """The same for hosts that tell nobody when a worker starts: the first session waits for
+        it, and so do those that begin meanwhile, so that no open session is stopped by it."""
+        if vocabulary.loaded() is not None:
+            return
+        if self._loading is None:
+            self._loading = gevent.get_hub().threadpool.spawn(self.load)
+        self._loading.get()
 
     def check_ready(self) -> None:
         """Raises RelayFault while no new session may begin."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 from relay_app.meter.audio import PCM16, audio_rate, input_format, output_format
 from relay_app.meter.claims import Claims, is_outside
 from relay_app.meter.context import Context
-from relay_app.meter.fields import audio_bytes, response_id, text_bytes
+from relay_app.meter.fields import AudioField, response_id, text_bytes
 from relay_app.meter.input_audio import InputAudio
 from relay_app.meter.items import ITEM_TOKENS, count_instructions, count_item, count_tools
 from relay_app.meter.message import Message
@@ -46,6 +46,8 @@ class Estimator:
         self._input = InputAudio()
         self._output_bytes_per_ms = PCM16
         self._open: dict[str, Output] = {}
+        self._sent_audio = AudioField(b"audio")
+        self._received_audio = AudioField(b"delta")
         self._told = False
 
     # -- what passes -------------------------------------------------------------------------
@@ -55,7 +57,7 @@ class Estimator:
     ) -> None:
         """A known message went to the upstream; ``event`` if it was parsed."""
         if event_type in AUDIO:
-            self._input.append(audio_bytes(message, head, b"audio"))
+            self._input.append(self._sent_audio.bytes_in(message, head))
         elif event is not None and event_type in _ASKED:
             _ASKED[event_type](self, event)
 
@@ -69,7 +71,7 @@ class Estimator:
         elif event_type in AUDIO:
             output = self._of(response_id(message, head))
             if output is not None:
-                output.audio_bytes += audio_bytes(message, head, b"delta")
+                output.audio_bytes += self._received_audio.bytes_in(message, head)
         elif event_type in TEXT_DELTAS:
             output = self._of(response_id(message, head))
             if output is not None:

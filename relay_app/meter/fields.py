@@ -12,7 +12,7 @@ from relay_app.meter.audio import base64_bytes
 from relay_app.meter.events import HEAD_BYTES, TAIL_BYTES
 from relay_app.meter.message import Message
 
-__all__ = ["audio_bytes", "response_id", "text_bytes"]
+__all__ = ["AudioField", "response_id", "text_bytes"]
 
 SHORT_TAIL_BYTES: Final = 64
 """Enough where the audio comes last, as it does in clients and at OpenAI: no id is as long."""
@@ -27,40 +27,82 @@ def _opening(field: bytes) -> re.Pattern[bytes]:
     return re.compile(rb'(?<!\\)"' + field + rb'"' + _SPACE + rb":" + _SPACE + rb'"')
 
 
-_OPENINGS: Final = {field: _opening(field) for field in (b"audio", b"delta")}
+_DELTA: Final = _opening(b"delta")
+_DELTA_PLAIN: Final = b'"delta":"'
 _RESPONSE_ID: Final = re.compile(
     rb'(?<!\\)"response_id"' + _SPACE + rb":" + _SPACE + rb'"([^"\\]{1,256})"'
 )
+_RESPONSE_ID_PLAIN: Final = b'"response_id":"'
 _STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
 def response_id(message: Message, head: bytes) -> str | None:
     """The value of ``response_id``, if it stands at either end of the message."""
+    start = head.find(_RESPONSE_ID_PLAIN)
+    if start >= 0:
+        start += len(_RESPONSE_ID_PLAIN)
+        value = head[start : head.find(b'"', start)]
+        if value and b"\\" not in value:
+            return value.decode("utf-8", "replace")
     match = _RESPONSE_ID.search(head)
     if match is None and message.length > HEAD_BYTES:
         match = _RESPONSE_ID.search(message.tail(TAIL_BYTES))
     return None if match is None else match[1].decode("utf-8", "replace")
 
 
-def audio_bytes(message: Message, head: bytes, field: bytes) -> int:
-    """Bytes of the audio that ``field`` (``audio`` or ``delta``) holds as base64; 0 if it is not
-    there.
+class AudioField:
+    """The base64 field ``audio`` or ``delta`` of the messages of one direction.
 
-    Exact where nothing longer than a tail follows it, whatever the order of fields. Else all
-    that follows counts as audio: too much, never too little.
+    Chunks of a stream are alike, so the last answer is kept: a message of the same length whose
+    field begins at the same place holds as much audio (to the two bytes that padding
+    leaves open), and its tail is not looked at again.
     """
-    start = _start(head, field)
-    if start < 0:
-        return 0
-    end = head.find(b'"', start)
-    if end >= 0 or message.length <= len(head):
-        end = end if end >= 0 else len(head)
-        return base64_bytes(end - start, head.count(b"=", max(start, end - 2), end))
+
+    __slots__ = ("_bytes", "_like", "_opening", "_plain")
+
+    def __init__(self, name: bytes) -> None:
+        self._plain = b'"' + name + b'":"'
+        self._opening = _opening(name)
+        self._like = (0, 0)
+        self._bytes = 0
+
+    def bytes_in(self, message: Message, head: bytes) -> int:
+        """Bytes of the audio that the field holds; 0 if it is not there.
+
+        Exact where nothing longer than a tail follows it, whatever the order of fields. Else all
+        that follows counts as audio: too much, never too little.
+        """
+        start = _start(head, self._plain, self._opening)
+        if start is None:
+            return 0
+        if message.length <= len(head) or head.find(b'"', start) >= 0:
+            end = head.find(b'"', start)
+            end = end if end >= 0 else len(head)
+            return base64_bytes(end - start, head.count(b"=", max(start, end - 2), end))
+        like = (start, message.length)
+        if like != self._like:
+            self._like = like
+            self._bytes = _beyond(message, start)
+        return self._bytes
+
+
+def _start(head: bytes, plain: bytes, opening: re.Pattern[bytes]) -> int | None:
+    """Where the value of a field begins. ``plain`` is how all encoders without spaces write what
+    is before it, found in a tenth of the time."""
+    found = head.find(plain)
+    if found >= 0:
+        return found + len(plain)
+    match = opening.search(head)
+    return None if match is None else match.end()
+
+
+def _beyond(message: Message, start: int) -> int:
+    """Bytes of the audio that begins at ``start`` and goes on beyond the head."""
     for size in (SHORT_TAIL_BYTES, TAIL_BYTES):
         tail = message.tail(size)
         quote = tail.find(b'"')
-        # The string that goes on beyond the head ends here if all before can be of it. A short
-        # tail may begin within another string, unless there is no room for one.
+        # The string ends at the tail's first quote if all before can be of it. A short tail may
+        # begin within another string, unless there is no room for one.
         alone = size == TAIL_BYTES or tail[quote + 1 :].strip(_WHITESPACE) == b"}"
         if alone and quote > 0 and not tail[:quote].translate(None, _BASE64):
             characters = message.length - len(tail) + quote - start
@@ -70,18 +112,11 @@ def audio_bytes(message: Message, head: bytes, field: bytes) -> int:
 
 def text_bytes(message: Message, head: bytes) -> int:
     """Bytes of the JSON string ``delta``, up to the head's end if it goes on beyond."""
-    start = _start(head, b"delta")
-    if start < 0:
+    start = _start(head, _DELTA_PLAIN, _DELTA)
+    if start is None:
         return 0
-    match = _STRING.match(head, start)
-    end = match.end() if match is not None else start
+    end = head.find(b'"', start)
+    if end < 0 or head.find(b"\\", start, end) >= 0:
+        string = _STRING.match(head, start)
+        end = string.end() if string is not None else start
     return (message.length if end == HEAD_BYTES else end) - start
-
-
-def _start(head: bytes, field: bytes) -> int:
-    """Where the value of ``field`` begins, behind its quote; -1 if it is not in ``head``."""
-    plain = head.find(b'"' + field + b'":"')
-    if plain >= 0:
-        return plain + len(field) + 4
-    match = _OPENINGS[field].search(head)
-    return -1 if match is None else match.end()

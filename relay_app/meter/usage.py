@@ -59,7 +59,7 @@ class Usage:
 
     def __bool__(self) -> bool:
         """Whether anything at all was used."""
-        return any(getattr(self, f.name) for f in fields(Usage))
+        return self != _NOTHING
 
     @property
     def tokens(self) -> int:
@@ -71,6 +71,9 @@ class Usage:
             + self.output_text_tokens
             + self.output_audio_tokens
         )
+
+
+_NOTHING = Usage()
 
 
 @dataclass(frozen=True, slots=True)

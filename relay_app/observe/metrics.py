@@ -57,8 +57,19 @@ class Metrics:
             "unobserved_messages", "Messages forwarded although metering them failed"
         )
         self._drops = self._counter("tap_dropped", "Audit entries dropped for want of room")
-        self._tokens = self._counter("tokens", "Tokens reported by upstreams, by kind", "kind")
+        self._tokens = self._counter(
+            "tokens", "Tokens recorded, reported by upstreams or else estimated, by kind", "kind"
+        )
         self._seconds = self._counter("transcription_seconds", "Seconds of audio transcribed")
+        self._drift = self._counter(
+            "estimate_drift",
+            "Reported units by kind, and by how far their estimate was from the report at most",
+            "kind",
+            "within",
+        )
+        self._inexact = self._counter(
+            "inexact_texts", "Texts estimated without looking all their tokens up"
+        )
         self._records = self._counter("records", "Usage records made durable")
         self._pending = self._gauge("records_pending", "Usage records waiting for the store")
         self._failures = self._counter("store_failures", "Writes that the store refused")
@@ -106,6 +117,9 @@ class Metrics:
                 metric.labels(direction).inc(grown)
         self._unobserved.inc(now.unobserved - last.unobserved)
         self._drops.inc(now.tap_drops - last.tap_drops)
+        self._inexact.inc(now.inexact_texts - last.inexact_texts)
+        for (of, within), count in now.drift.counts.items():
+            self._drift.labels(of, within).inc(count - last.drift.counts.get((of, within), 0))
         for kind in fields(now.usage):
             grown = getattr(now.usage, kind.name) - getattr(last.usage, kind.name)
             if kind.name == "transcription_seconds":

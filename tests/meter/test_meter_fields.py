@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meter_fakes import Unparsed, event
 
 from relay_app.meter.events import HEAD_BYTES, peek_end
-from relay_app.meter.fields import audio_bytes, response_id, text_bytes
+from relay_app.meter.fields import AudioField, response_id, text_bytes
 from relay_app.meter.names import SERVER
 from relay_app.meter.reading import read
 
@@ -18,11 +18,15 @@ DELTA = "response.output_audio.delta"
 
 def size(payload, field=b"delta"):
     message = Unparsed(payload)
-    return audio_bytes(message, message.head(HEAD_BYTES), field)
+    return AudioField(field).bytes_in(message, message.head(HEAD_BYTES))
 
 
 def encoded(data, **options):
     return json.dumps(data, **options).encode()
+
+
+def audio_of(length):
+    return base64.b64encode(bytes(length)).decode()
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 299, 300, 301, 700, 12_000, 12_001, 19_201])
@@ -42,7 +46,7 @@ def test_audio_is_as_long_as_its_base64_says_wherever_it_stands(length, order, s
         "response_id": "resp_JfZbWiJO2BhmS0pV5YUCJ",
         "item_id": "item_GTof3dQSyqnPyQ1Okq9MP",
         "event_id": "73ab4876-7734-47c1-87fd-e805ec99108d",
-        "delta": base64.b64encode(bytes(length)).decode(),
+        "delta": audio_of(length),
         "null": None,
         "number": 0,
     }
@@ -50,7 +54,7 @@ def test_audio_is_as_long_as_its_base64_says_wherever_it_stands(length, order, s
     message = Unparsed(payload)
     name, _, head = read(message, SERVER)
     assert name == DELTA
-    assert audio_bytes(message, head, b"delta") == length
+    assert AudioField(b"delta").bytes_in(message, head) == length
     expected = values["response_id"] if "response_id" in order else None
     assert response_id(message, head) == expected
 
@@ -81,6 +85,20 @@ def test_where_there_is_no_audio_there_is_none(payload):
 def test_what_follows_beyond_the_tail_counts_as_audio():
     payload = encoded({"delta": "A" * 4000, "other": "x" * 400})
     assert 3000 < size(payload) < 3400
+
+
+def test_a_stream_of_like_chunks_is_looked_at_once():
+    class Head(Unparsed):
+        def tail(self, n, /):
+            raise AssertionError("the tail was read")
+
+    field = AudioField(b"audio")
+    for kind in (Unparsed, Head, Head):
+        payload = encoded({"type": "input_audio_buffer.append", "audio": audio_of(700)})
+        message = kind(payload)
+        assert field.bytes_in(message, message.head(HEAD_BYTES)) == 700
+    longer = Unparsed(encoded({"type": "input_audio_buffer.append", "audio": audio_of(703)}))
+    assert field.bytes_in(longer, longer.head(HEAD_BYTES)) == 703
 
 
 def test_audio_cut_off_counts_as_far_as_it_goes():
@@ -119,7 +137,7 @@ def test_a_type_behind_the_audio_is_told(tail, told):
 def test_any_bytes_are_taken(data):
     message = Unparsed(data)
     head = message.head(HEAD_BYTES)
-    assert 0 <= audio_bytes(message, head, b"audio") <= len(data)
+    assert 0 <= AudioField(b"audio").bytes_in(message, head) <= len(data)
     assert 0 <= text_bytes(message, head) <= len(data)
     response_id(message, head)
     peek_end(data)
