@@ -6,7 +6,7 @@ The rules:
 2. Servers are believed before clients, and what a provider reported before what was added up
    here: it corrects the context of every later estimate.
 3. Cached tokens and reasoning cannot be seen. Estimates have none of either.
-4. Nothing raises, and no text is kept. Memory is bounded by the parts: some 0.5 MB if a peer
+4. Nothing raises, and no text is kept. Memory is bounded by the parts: some 2 MB if a peer
    drives every one to its limit, a few kB in life.
 
 What a message costs here: audio and deltas a look at their ends and an addition; four parses of

@@ -37,9 +37,8 @@ class Meter:
 
     ``model`` is what the client asked for, ``upstream_model`` what the upstream was asked for;
     ``clock`` gives seconds since the epoch. Counters: ``opaque_sent`` and ``opaque_received``
-    (messages we could not make out), ``usage`` (all that was recorded so far, reported or else
-    estimated), ``records`` (units that have a record; a replacement is not another), ``drift``
-    (how far estimates were from reports).
+    (messages we could not make out), ``usage`` (all that was reported so far), ``records``
+    (units that have a record; a replacement is not another).
     """
 
     def __init__(
@@ -57,6 +56,7 @@ class Meter:
         self.usage = Usage()
         self.records = 0
         self.drift = Drift()
+        """How far estimates were from reports; what was estimated alone is in ``usage`` too."""
         self._session_id = session_id
         self._key = key
         self._upstream = upstream
@@ -237,9 +237,9 @@ class Meter:
             unit_id=unit_id,
             started_at=started_at,
             ended_at=self._clock(),
+            estimate=by_kind(estimate),
             usage=reported.usage,
             usage_raw=reported.raw,
-            estimate=by_kind(estimate),
         )
         return [record]
 
