@@ -7,6 +7,7 @@ be replaced: ``create_app(settings, store=…, dial=…, clock=…)``.
 import time
 from collections.abc import Callable
 
+import gevent
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
@@ -16,6 +17,7 @@ from relay_app.ledger.journal import Journal
 from relay_app.ledger.price_list import price_list
 from relay_app.ledger.pricer import Pricer
 from relay_app.ledger.stores.base import Store
+from relay_app.meter import vocabulary
 from relay_app.observe.logs import configure, logger
 from relay_app.observe.metrics import Metrics, Snapshot
 from relay_app.session.keeper import Keeper
@@ -67,6 +69,7 @@ class Relay:
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
+        self._loading: gevent.event.AsyncResult[None] | None = None
         self._authenticator = Authenticator(settings.auth.mode, settings.keys)
         self._dial = dial or Dialler(settings.server, self._rooms)
         self._clock = clock
@@ -88,6 +91,7 @@ class Relay:
             price=self._pricer,
             audit=self._audit,
             ready=self.check_ready,
+            prepare=self.prepare,
             on_refused=self.metrics.refused,
             on_hold=self.metrics.held,
             clock=self._clock,
@@ -107,6 +111,22 @@ class Relay:
     def start(self) -> None:
         """Has a worker look for what dead ones left behind; the first record does so too."""
         self.hub.run(self.accountant.start)
+
+    def load(self) -> None:
+        """Loads what estimates need. Blocks for half a second: for a worker's start."""
+        try:
+            vocabulary.load()
+        except Exception:  # noqa: BLE001 - text is then counted by its length, and that is counted
+            logger.exception("no vocabulary: estimates of text are rough")
+
+    def prepare(self) -> None:
+        """The same for hosts that tell nobody when a worker starts: the first session waits for
+        it, and so do those that begin meanwhile, so that no open session is stopped by it."""
+        if vocabulary.loaded() is not None:
+            return
+        if self._loading is None:
+            self._loading = gevent.get_hub().threadpool.spawn(self.load)
+        self._loading.get()
 
     def check_ready(self) -> None:
         """Raises RelayFault while no new session may begin."""

@@ -180,6 +180,29 @@ def prices_show(config: Path | None, model: str | None) -> None:
 
 
 @main.command()
+@_config
+@click.option("--since", metavar="DATE", help="Only what ended at or after this (ISO 8601, UTC).")
+@click.option("--until", metavar="DATE", help="Only what ended before this.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def reconcile(config: Path | None, since: str | None, until: str | None, as_json: bool) -> None:
+    """Show how far estimates are from reports, and which records contradict themselves."""
+    from relay_app.ledger import reconciliation
+    from relay_app.ledger.stores import open_store
+    from relay_app.ledger.stores.base import StoreError
+
+    with _one_line_errors(StoreError):
+        store = open_store(_settings(config).store.url)
+        try:
+            records = store.records(since=_time(since), until=_time(until))
+            report = reconciliation.reconcile(records)
+            click.echo(
+                reconciliation.as_json(report) if as_json else reconciliation.as_text(report)
+            )
+        finally:
+            store.close()
+
+
+@main.command()
 @click.option("--bind", default="127.0.0.1:8000", show_default=True, metavar="HOST:PORT")
 @click.option(
     "--folder",

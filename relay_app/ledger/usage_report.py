@@ -14,7 +14,7 @@ from relay_app import codec
 from relay_app.ledger.stores.totals import By, Total, add_money
 from relay_app.meter.usage import Usage, UsageRecord
 
-__all__ = ["record_line", "record_text", "totals_json", "totals_table"]
+__all__ = ["align", "printable", "record_line", "record_text", "totals_json", "totals_table"]
 
 _COLUMNS = (
     "records",
@@ -43,7 +43,7 @@ def totals_table(totals: Sequence[Total], by: By) -> str:
     rows = [[by, *_COLUMNS]]
     rows += [_cells(total, sessions=str(total.sessions)) for total in totals]
     rows.append(_cells(_sum(totals), sessions=""))
-    return _align(rows)
+    return align(rows)
 
 
 def totals_json(totals: Sequence[Total], by: By) -> str:
@@ -64,7 +64,7 @@ def record_text(record: UsageRecord) -> str:
     ended_at = datetime.fromtimestamp(record.ended_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     fields = (record.key, record.model, record.kind, record.status, record.source)
     tokens = "?" if record.source == "unknown" else str(record.usage.tokens)
-    head = "  ".join(_printable(text) for text in fields)
+    head = "  ".join(printable(text) for text in fields)
     return f"{ended_at}  {head}  {tokens} tokens  {_money(record.cost_usd)} USD"
 
 
@@ -79,7 +79,7 @@ def _cells(total: Total, *, sessions: str) -> list[str]:
     usage = total.usage
     cached = usage.cached_text_tokens + usage.cached_audio_tokens + usage.cached_image_tokens
     return [
-        _printable(total.group),
+        printable(total.group),
         str(total.records),
         sessions,
         str(usage.input_text_tokens),
@@ -111,12 +111,12 @@ def _money(cost: Decimal | None) -> str:
     return "-" if cost is None else format(cost, "f")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Model names come from clients: no control character of theirs reaches a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) or "(none)"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns two spaces apart: the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

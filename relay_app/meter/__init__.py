@@ -17,6 +17,22 @@ for nothing and raises nothing, because a fault of metering must never stop audi
     price          one model's rates, and what usage costs by them
     prices         a record's model -> the price it is billed by
     price_file     TOML text -> prices, and all that is wrong with it
+
+and beside it, what the units must have used if nobody says so:
+
+    vocabulary     the tokenizer's data, loaded once
+    tokens         text -> tokens, in bounded work
+    audio          formats and rates: base64 -> bytes -> milliseconds -> tokens
+    fields         the length of one string field of a message that is not parsed
+    items          items, instructions, tools -> tokens
+    claims         what only the client said
+    input_audio    how long the user spoke
+    output         what a running response has put out
+    context        what the next response will have to read
+    transcription  what a transcription costs by its model
+    estimate       all of these, fed by the messages of one session
+    completed      a report and an estimate -> the figures of a record
+    drift          how far the two are apart
 """
 
 from relay_app.meter.message import Message

@@ -1,4 +1,4 @@
-"""The event type of a message from its first bytes, without parsing it.
+"""The event type of a message from its two ends, without parsing it.
 
 The rule: a type is either exactly what a parse would say or it is None, never a guess. Only the
 two ends of a payload are looked at, so that the time does not grow with it.
@@ -7,26 +7,31 @@ two ends of a payload are looked at, so that the time does not grow with it.
 import re
 from typing import Final
 
-from relay_app.meter.names import AUDIO, CLIENT, COUNTED, COUNTED_IN_TEXT, SERVER
+from relay_app.meter.names import AUDIO, CLIENT, COUNTED, SERVER
 
 __all__ = [
     "AUDIO",
+    "BRACE_BYTES",
     "CLIENT",
     "COUNTED",
-    "COUNTED_IN_TEXT",
     "HEAD_BYTES",
     "SERVER",
     "TAIL_BYTES",
     "looks_whole",
     "peek",
+    "peek_end",
 ]
 
 HEAD_BYTES: Final = 512
 """How much of a payload is looked at. Recorded envelopes of audio events take 50 to 250 bytes;
 a type that stands behind more than this is found by parsing."""
 
-TAIL_BYTES: Final = 16
-"""How much of a payload's end is looked at: a brace, and room for a newline or two."""
+TAIL_BYTES: Final = 256
+"""How much of a payload's end is looked at where audio stands before other fields: ids of 20 to
+40 characters each, the longest envelope made up of known fields takes 240 bytes."""
+
+BRACE_BYTES: Final = 16
+"""How much of it otherwise: a brace, and room for a newline or two."""
 
 _WHITESPACE: Final = b" \t\n\r"
 
@@ -68,6 +73,18 @@ _LAST_TYPE = _pattern(
 )
 """The last "type" among an object's leading pairs with simple values."""
 
+_END_TYPE = _pattern(
+    rb"""
+    [A-Za-z0-9+/=_-]++ "
+    (?: <space> , <space>
+        (?: "type"  <space> : <space> (<plain>)
+          | (?! "type" ) <plain> <space> : <space> (?:<string>|<scalar>) )
+    )*+
+    <space> \} <space> \Z
+    """
+)
+"""The last "type" among the pairs with simple values behind a string of base64."""
+
 
 def peek(head: bytes) -> str | None:
     """The value of "type" at the first level of the JSON object that starts with ``head``.
@@ -90,6 +107,17 @@ def peek(head: bytes) -> str | None:
         return value[1:-1].decode()
     except UnicodeDecodeError:
         return None
+
+
+def peek_end(tail: bytes) -> str | None:
+    """The value of "type" where it comes after the audio, as it does if keys are sorted.
+
+    ``tail`` must begin within a string of base64. Nothing opens between that string and the
+    last brace, so the pairs there are of the first level, and the last type wins in JSON.
+    """
+    match = _END_TYPE.match(tail)
+    value = match[1] if match is not None else None
+    return None if value is None or b"\\" in value else value[1:-1].decode("utf-8", "replace")
 
 
 def looks_whole(head: bytes, tail: bytes) -> bool:

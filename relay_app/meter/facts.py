@@ -4,6 +4,7 @@ The rule: only server events count. A client may ask for anything; what it got s
 ``session.created`` and ``session.updated``.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from relay_app.meter.untrusted import mapping, name
@@ -14,6 +15,15 @@ MAX_COMMITS: Final = 1024
 """Commits remembered while their transcription is awaited; it follows within seconds."""
 
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
+
+
+@dataclass(slots=True)
+class _Commit:
+    """User audio that became an item: when, for which model, and whether that one still works."""
+
+    at: float
+    model: str | None
+    awaited: bool
 
 
 class SessionFacts:
@@ -30,7 +40,8 @@ class SessionFacts:
         self.transcription_model: str | None = None
         self.text_only = True
         self._modalities: Any = None
-        self._commits: dict[str, tuple[float, str | None]] = {}
+        self._transcribes = False
+        self._commits: dict[str, _Commit] = {}
 
     def told(self, session: dict[str, Any]) -> None:
         """Take in the ``session`` of a created or updated event, GA or beta in shape.
@@ -40,32 +51,55 @@ class SessionFacts:
         """
         self.upstream_model = name(session.get("model")) or self.upstream_model
         self._modalities = _modalities(session) or self._modalities
-        ga = mapping(mapping(session.get("audio")).get("input")).get("transcription")
+        given = mapping(mapping(session.get("audio")).get("input"))
+        ga = given.get("transcription")
         beta = session.get("input_audio_transcription")
+        if "transcription" in given or "input_audio_transcription" in session:
+            self._transcribes = bool(ga or beta)
         self.transcription_model = (
             name(mapping(ga).get("model"))
             or name(mapping(beta).get("model"))
             or self.transcription_model
         )
 
-    def committed(self, item_id: str | None, at: float) -> None:
-        """User audio became an item, to be transcribed by the model in force at that moment."""
+    def committed(self, item_id: str | None, at: float, *, awaited: bool = True) -> None:
+        """User audio became an item, to be transcribed by the model in force at that moment.
+
+        Not ``awaited``: its transcription has come already, as it may (xAI).
+        """
         self.text_only = False
-        if item_id is not None and item_id not in self._commits:
-            self._commits[item_id] = (at, self.transcription_model)
-            if len(self._commits) > MAX_COMMITS:
-                del self._commits[next(iter(self._commits))]
+        self._remember(
+            item_id, _Commit(at, self.transcription_model, awaited and self._transcribes)
+        )
+
+    def transcribed(self, item_id: str | None, at: float) -> None:
+        """The transcription of an item ended, well or not."""
+        self._remember(item_id, _Commit(at, self.transcription_model, False))
+        if item_id is not None:
+            self._commits[item_id].awaited = False
+
+    def awaited(self) -> list[str]:
+        """The items whose transcription was ordered and never ended."""
+        return [item_id for item_id, commit in self._commits.items() if commit.awaited]
 
     def transcription_of(self, item_id: str, now: float) -> tuple[float, str | None]:
         """When an item's transcription began, and its model: ``now``'s unless it was committed."""
-        at, model = self._commits.get(item_id, (now, None))
-        return at, model or self.transcription_model
+        commit = self._commits.get(item_id)
+        if commit is None:
+            return now, self.transcription_model
+        return commit.at, commit.model or self.transcription_model
+
+    def _remember(self, item_id: str | None, commit: _Commit) -> None:
+        if item_id is not None and item_id not in self._commits:
+            self._commits[item_id] = commit
+            if len(self._commits) > MAX_COMMITS:
+                del self._commits[next(iter(self._commits))]
 
     def saw_item(self, item: dict[str, Any]) -> None:
         """An item joined the conversation; calls and their outputs have no content parts."""
         content = item.get("content")
         parts = content if isinstance(content, list) else []
-        if any(mapping(part).get("type") not in _TEXT_PARTS for part in parts):
+        if any(name(mapping(part).get("type")) not in _TEXT_PARTS for part in parts):
             self.text_only = False
 
     def only_text(self, response: dict[str, Any]) -> bool:

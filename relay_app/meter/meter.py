@@ -4,7 +4,7 @@ The rules:
 1. A unit is counted once, by its response or item id, however often and in whatever order its
    events come. A record is returned again only if it became better.
 2. No unit is lost: without an id it gets one, without an end it is "dropped", without figures
-   its source is "unknown".
+   it gets an estimate, and where there is nothing to estimate from its source is "unknown".
 3. The price of a message is a look at its first bytes. Only the few types that begin, end or
    name something are parsed; audio never is.
 4. Nothing raises, whatever comes.
@@ -15,10 +15,13 @@ It may be called from the greenlets of both directions: no call of it yields.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from relay_app.meter.events import AUDIO, CLIENT, COUNTED, COUNTED_IN_TEXT, SERVER
+from relay_app.meter.completed import by_kind, complete_response, complete_transcription
+from relay_app.meter.drift import Drift
+from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message
-from relay_app.meter.reading import read
+from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER
+from relay_app.meter.reading import MAX_PARSED_BYTES, read
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
 from relay_app.meter.units import UNNAMED, Ended, Units
 from relay_app.meter.untrusted import identifier, mapping, name
@@ -54,6 +57,8 @@ class Meter:
         self.opaque_received = 0
         self.usage = Usage()
         self.records = 0
+        self.drift = Drift()
+        """How far estimates were from reports; what was estimated alone is in ``usage`` too."""
         self._session_id = session_id
         self._key = key
         self._upstream = upstream
@@ -62,6 +67,7 @@ class Meter:
         self._price = price
         self._facts = SessionFacts(name(upstream_model) or "")
         self._units = Units()
+        self._estimator = Estimator(self._facts.upstream_model)
         self._unnamed = 0
 
     @property
@@ -71,9 +77,16 @@ class Meter:
 
     def sent(self, message: Message) -> None:
         """A message went from the client to the upstream. It decides nothing about money."""
-        known, _ = read(message, CLIENT)
-        if known is None:
+        event_type, event, head = read(message, CLIENT, ASKED, parsed_bytes=MAX_PARSED_BYTES)
+        if event_type is None:
             self.opaque_sent += 1
+        else:
+            self._estimator.sent(event_type, event, message, head)
+
+    @property
+    def inexact(self) -> int:
+        """Texts whose tokens were not all looked up: too long, or no vocabulary loaded yet."""
+        return self._estimator.inexact
 
     def received(self, message: Message) -> Sequence[UsageRecord]:
         """A message came from the upstream: the records of the units that ended with it.
@@ -81,21 +94,25 @@ class Meter:
         A ``response.done`` that is not JSON is opaque like any other; its response stays open
         and is dropped at the close.
         """
-        counted = COUNTED_IN_TEXT if self._facts.text_only else COUNTED
-        event_type, event = read(message, SERVER, counted)
-        if event is not None and event_type in _HANDLERS:
-            return _HANDLERS[event_type](self, event)
+        event_type, event, head = read(message, SERVER, COUNTED)
         if event_type is None:
             self.opaque_received += 1
-        elif event_type in AUDIO:
+            return NOTHING
+        self._estimator.received(event_type, event, message, head)
+        if event_type in AUDIO:
             self._facts.text_only = False
+        if event is not None and event_type in _HANDLERS:
+            return _HANDLERS[event_type](self, event)
         return NOTHING
 
     def close(self) -> list[UsageRecord]:
-        """The session ended: a record for each response that never did. Then there are none."""
+        """The session ended: a record for each response and each transcription that never did.
+        Then there are none."""
         records: list[UsageRecord] = []
         while self._units.open:
             records += self._drop(self._units.oldest())
+        for item_id in self._facts.awaited():
+            records += self._drop_transcription(item_id)
         return records
 
     def _session(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
@@ -103,7 +120,13 @@ class Meter:
         return NOTHING
 
     def _committed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
-        self._facts.committed(identifier(event.get("item_id")), self._clock())
+        item_id = identifier(event.get("item_id"))
+        awaited = self._units.ended(item_id or "") is None
+        self._facts.committed(item_id, self._clock(), awaited=awaited)
+        return NOTHING
+
+    def _transcription_failed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+        self._facts.transcribed(identifier(event.get("item_id")), self._clock())
         return NOTHING
 
     def _item(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
@@ -111,7 +134,11 @@ class Meter:
         return NOTHING
 
     def _response_created(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
-        if self._units.begin(self._response_id(event), self._clock()):
+        unit_id = self._response_id(event)
+        fits = self._units.begin(unit_id, self._clock())
+        if unit_id in self._units.open:
+            self._estimator.begin(unit_id, mapping(event.get("response")))
+        if fits:
             return NOTHING
         return self._drop(self._units.oldest())
 
@@ -128,9 +155,14 @@ class Meter:
         unit_id = self._response_id(event)
         before = self._units.ended(unit_id)
         started_at = self._units.started(unit_id, self._clock())
+        known = reported.usage if reported.source == "reported" else None
+        estimate = before.estimate if before else self._estimator.end(unit_id, response, known)
+        made = estimate.output_text_tokens or estimate.output_audio_tokens
+        spent = ended_as != "failed" or bool(made or response.get("output"))
+        reported = complete_response(reported, estimate, spent=spent)
         if before and SOURCE_RANK[reported.source] <= SOURCE_RANK[before.source]:
             return NOTHING
-        return self._record("response", unit_id, ended_as, started_at, reported)
+        return self._record("response", unit_id, ended_as, started_at, reported, estimate)
 
     def _transcribed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
         if event.get("status") == "in_progress":  # xAI and Azure: more of the same item follows
@@ -139,18 +171,36 @@ class Meter:
         reported = transcription_usage(event.get("usage"), produced=bool(event.get("transcript")))
         unit_id = identifier(event.get("item_id")) or self._unnamed_id(event)
         before = self._units.ended(unit_id)
+        started_at, model = self._facts.transcription_of(unit_id, self._clock())
+        transcript = event.get("transcript")
+        said = transcript if isinstance(transcript, str) else ""
+        estimate = self._estimator.transcription(unit_id, model or "", said)
+        reported = complete_transcription(reported, estimate)
+        self._facts.transcribed(unit_id, started_at)
         if before:
             # A later final replaces an earlier one, unless it knows less or says the same.
             worse = SOURCE_RANK[reported.source] < SOURCE_RANK[before.source]
-            same = (reported.usage, reported.source, ended_as) == before[1:]
+            same = (reported.usage, reported.source, ended_as) == before[1:4]
             if worse or same:
                 return NOTHING
-        started_at, model = self._facts.transcription_of(unit_id, self._clock())
-        return self._record("transcription", unit_id, ended_as, started_at, reported, model)
+        return self._record(
+            "transcription", unit_id, ended_as, started_at, reported, estimate, model
+        )
 
     def _drop(self, unit_id: str) -> Sequence[UsageRecord]:
         started_at = self._units.started(unit_id, self._clock())
-        return self._record("response", unit_id, "dropped", started_at, Reported())
+        estimate = self._estimator.end(unit_id, {})
+        reported = complete_response(Reported(), estimate, spent=True)
+        return self._record("response", unit_id, "dropped", started_at, reported, estimate)
+
+    def _drop_transcription(self, item_id: str) -> Sequence[UsageRecord]:
+        started_at, model = self._facts.transcription_of(item_id, self._clock())
+        self._facts.transcribed(item_id, started_at)
+        estimate = self._estimator.transcription(item_id, model or "", None)
+        reported = complete_transcription(Reported(), estimate)
+        return self._record(
+            "transcription", item_id, "dropped", started_at, reported, estimate, model
+        )
 
     def _record(
         self,
@@ -159,6 +209,7 @@ class Meter:
         ended_as: Status,
         started_at: float,
         reported: Reported,
+        estimate: Usage,
         model: str | None = None,
     ) -> Sequence[UsageRecord]:
         """Record a unit's end, in place of what was recorded of it before.
@@ -172,7 +223,10 @@ class Meter:
         else:
             self.records += 1
         self.usage += reported.usage
-        self._units.end(unit_id, Ended(started_at, reported.usage, reported.source, ended_as))
+        ended = Ended(started_at, reported.usage, reported.source, ended_as, estimate)
+        self._units.end(unit_id, ended)
+        if reported.source == "reported" and estimate:
+            self.drift.add(estimate, reported.usage)
         record = UsageRecord(
             id=record_id(self._session_id, unit_id),
             session_id=self._session_id,
@@ -186,6 +240,7 @@ class Meter:
             unit_id=unit_id,
             started_at=started_at,
             ended_at=self._clock(),
+            estimate=by_kind(estimate),
             usage=reported.usage,
             usage_raw=reported.raw,
         )
@@ -216,8 +271,9 @@ _HANDLERS: Final[dict[str, Callable[[Meter, dict[str, Any]], Sequence[UsageRecor
     "conversation.item.added": Meter._item,
     "conversation.item.created": Meter._item,
     "conversation.item.input_audio_transcription.completed": Meter._transcribed,
+    "conversation.item.input_audio_transcription.failed": Meter._transcription_failed,
     "response.created": Meter._response_created,
     "response.done": Meter._response_done,
     "transcription.done": Meter._transcribed,
 }
-"""What each counted type does; a type that is not here does nothing."""
+"""What each counted type does here; some only change estimates."""

@@ -9,7 +9,7 @@ The names follow OpenAI's SDK types (``openai`` 3.54 for GA, 1.109 for beta), th
 realtime SDK and vLLM's realtime protocol.
 """
 
-__all__ = ["AUDIO", "CLIENT", "COUNTED", "COUNTED_IN_TEXT", "SERVER"]
+__all__ = ["ASKED", "AUDIO", "CLIENT", "COUNTED", "SERVER", "TEXT_DELTAS"]
 
 
 def _family(stem: str, *endings: str) -> set[str]:
@@ -33,16 +33,44 @@ COUNTED = frozenset(
         "transcription_session.created",
         "transcription_session.updated",
         "input_audio_buffer.committed",
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.timeout_triggered",
+        "conversation.item.added",
+        "conversation.item.created",  # beta
+        "conversation.item.deleted",
+        "conversation.item.truncated",
         "conversation.item.input_audio_transcription.completed",
+        "conversation.item.input_audio_transcription.failed",
         "response.created",
         "response.done",
         "transcription.done",  # vLLM
     }
 )
-"""Server types that are parsed: they begin or end a unit, or say what model does the work."""
+"""Server types that are parsed: they begin or end a unit, name the model that does the work, or
+change what the next response has to read. Eight a spoken turn, four of them for estimates."""
 
-COUNTED_IN_TEXT = COUNTED | {"conversation.item.added", "conversation.item.created"}
-"""The same while only text was seen: items are looked at until one of them is not text."""
+ASKED = frozenset(
+    {
+        "session.update",
+        "transcription_session.update",
+        "conversation.item.create",
+        "response.create",
+    }
+)
+"""Client types that are parsed, for estimates alone: servers do not repeat all of what they say."""
+
+TEXT_DELTAS = frozenset(
+    {
+        "response.output_text.delta",
+        "response.output_audio_transcript.delta",
+        "response.function_call_arguments.delta",
+        "response.mcp_call_arguments.delta",
+        "response.text.delta",  # beta
+        "response.audio_transcript.delta",  # beta
+    }
+)
+"""Types whose length is added up, in case their response never says what it came to."""
 
 CLIENT = frozenset(
     {"session.update", "transcription_session.update"}
@@ -60,7 +88,7 @@ CLIENT = frozenset(
 """Every client event type known."""
 
 SERVER = frozenset(
-    COUNTED_IN_TEXT
+    COUNTED
     | {"error", "rate_limits.updated", "conversation.created"}
     | _family("conversation.item", "done", "retrieved", "deleted", "truncated")
     | _family("conversation.item.input_audio_transcription", "delta", "failed", "segment")

@@ -7,39 +7,56 @@ from collections.abc import Set
 from typing import Any, Final
 
 from relay_app import codec
-from relay_app.meter.events import AUDIO, HEAD_BYTES, TAIL_BYTES, looks_whole, peek
+from relay_app.meter.events import BRACE_BYTES, HEAD_BYTES, TAIL_BYTES, looks_whole, peek, peek_end
 from relay_app.meter.message import Message
+from relay_app.meter.names import AUDIO
 
 __all__ = ["read"]
 
-_OPAQUE: Final = (None, None)
+MAX_PARSED_BYTES: Final = 262_144
+"""What a client says is advisory: beyond this it is not worth the time it takes to parse (12 MB
+of small objects hold the interpreter for 0.37 s)."""
+
+_OPAQUE: Final = (None, None, b"")
 
 
 def read(
-    message: Message, known: Set[str], counted: Set[str] = frozenset()
-) -> tuple[str | None, dict[str, Any] | None]:
-    """A message's event type, and the event itself if its type is among ``counted``.
+    message: Message,
+    known: Set[str],
+    counted: Set[str] = frozenset(),
+    *,
+    parsed_bytes: int | None = None,
+) -> tuple[str | None, dict[str, Any] | None, bytes]:
+    """A message's event type, the event itself if its type is among ``counted``, and its head.
 
-    ``(None, None)`` for an opaque message: binary, not JSON, not an object, without a type that
+    No type for an opaque message: binary, not JSON, not an object, without a type that
     is a string, or of a type not ``known``. A message of a known type that is not counted is
     judged by its two ends; one of audio by its head alone, unless it is short enough for the
-    head to be all of it.
+    head to be all of it. One longer than ``parsed_bytes`` has no event.
     """
     if not message.text:
         return _OPAQUE
     head = message.head(HEAD_BYTES)
     name = peek(head)
-    if name is not None and name not in counted:
+    if name is None and message.length > HEAD_BYTES:
+        at_end = peek_end(message.tail(TAIL_BYTES))
+        name = at_end if at_end in AUDIO else None
+    if name is not None:
         if name not in known:
             return _OPAQUE
         if message.length <= HEAD_BYTES:
             whole = looks_whole(head, head)
         else:
-            whole = name in AUDIO or looks_whole(head, message.tail(TAIL_BYTES))
-        return (name, None) if whole else _OPAQUE
+            whole = name in AUDIO or looks_whole(head, message.tail(BRACE_BYTES))
+        if not whole:
+            return _OPAQUE
+        if name not in counted:
+            return name, None, head
+    if parsed_bytes is not None and message.length > parsed_bytes:
+        return name, None, head
     payload = message.payload()
     if payload is None:
-        return _OPAQUE
+        return name, None, head
     try:
         event = codec.loads_object(payload)
     except ValueError:
@@ -47,4 +64,4 @@ def read(
     name = event.get("type")
     if not isinstance(name, str) or name not in known:
         return _OPAQUE
-    return name, event
+    return name, event, head

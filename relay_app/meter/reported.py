@@ -2,6 +2,7 @@
 
 The rule: zero and unknown are never confused. Figures are either the provider's ("reported") or
 absent ("unknown", with an empty :class:`Usage` and the object kept as it came); nothing between.
+What an absent report tells all the same, totals or half of a split, is kept beside it.
 
 Shapes read, all leniently (every field is optional in OpenAI's SDK types):
 
@@ -16,21 +17,45 @@ Cached tokens are a part of the input, reasoning tokens a part of the output tex
 gpt-realtime-2.1): neither is added on top.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from relay_app.meter.split import Split, cached, first, split
 from relay_app.meter.untrusted import count, mapping, raw_json, seconds
 from relay_app.meter.usage import SOURCE_RANK, Source, Status, Usage
 
-__all__ = ["Reported", "response_usage", "status", "transcription_usage"]
+__all__ = [
+    "Reported",
+    "Told",
+    "response_usage",
+    "status",
+    "transcription_usage",
+    "usage_of",
+]
+
+
+class Told(NamedTuple):
+    """What a usage object tells of one direction: its total, its split, its details."""
+
+    total: int | None = None
+    tokens: Split | None = None
+    details: Mapping[str, Any] = MappingProxyType({})
+
+    def __bool__(self) -> bool:
+        return bool(self.total or (self.tokens is not None and self.tokens.total))
 
 
 class Reported(NamedTuple):
-    """A unit's usage, where it came from, and the object it was read from, as JSON text."""
+    """A unit's usage, where it came from, and the object it was read from, as JSON text.
+
+    ``told`` is what an object told of input and output that did not tell all.
+    """
 
     usage: Usage = Usage()
     source: Source = "unknown"
     raw: str | None = None
+    told: tuple[Told, Told] = (Told(), Told())
 
 
 _STATUSES: dict[str, Status] = {
@@ -55,9 +80,10 @@ def response_usage(*candidates: object, text_only: bool, produced: bool) -> Repo
     """
     best = Reported()
     for candidate in candidates:
-        usage = _tokens(mapping(candidate), text_only=text_only)
+        told = _told(mapping(candidate), text_only=text_only)
+        usage = _tokens(*told)
         if usage is None or (produced and not usage):
-            found = Reported(raw=raw_json(candidate))
+            found = Reported(raw=raw_json(candidate), told=told)
         else:
             found = Reported(usage, "reported", raw_json(candidate))
         if _worth(found) > _worth(best):
@@ -77,19 +103,27 @@ def transcription_usage(value: object, *, produced: bool) -> Reported:
     (recorded from gpt-realtime-whisper).
     """
     given = mapping(value)
-    usage = None
+    usage, told = None, (Told(), Told())
     if given.get("type") != "duration":
-        usage = _tokens(given, text_only=False)
+        told = _told(given, text_only=False)
+        usage = _tokens(*told)
     if usage is None and given.get("type") != "tokens":
         duration = seconds(given.get("seconds"))
         usage = None if duration is None else Usage(transcription_seconds=duration)
     if usage is None or (produced and not usage):
-        return Reported(raw=raw_json(value))
+        return Reported(raw=raw_json(value), told=told)
     return Reported(usage, "reported", raw_json(value))
 
 
-def _tokens(given: dict[str, Any], *, text_only: bool) -> Usage | None:
-    """``given`` as Usage, or None unless both directions are known by modality."""
+def _tokens(taken: Told, made: Told) -> Usage | None:
+    """Usage, or None unless both directions are known by modality."""
+    if taken.tokens is None or made.tokens is None:
+        return None
+    return usage_of(taken.tokens, taken.details, made.tokens, made.details)
+
+
+def _told(given: dict[str, Any], *, text_only: bool) -> tuple[Told, Told]:
+    """What ``given`` tells of input and output."""
     total = count(given.get("total_tokens"))
     total_in = count(first(given, "input_tokens", "prompt_tokens"))
     total_out = count(first(given, "output_tokens", "completion_tokens"))
@@ -104,9 +138,7 @@ def _tokens(given: dict[str, Any], *, text_only: bool) -> Usage | None:
     # An ASR answers in text, and says so by its type rather than by details.
     text_out = text_only or given.get("type") == "tokens"
     tokens_out = split(total_out, details_out, text_only=text_out)
-    if tokens_in is None or tokens_out is None:
-        return None
-    return _usage(tokens_in, cached(details_in, tokens_in), tokens_out, details_out)
+    return Told(total_in, tokens_in, details_in), Told(total_out, tokens_out, details_out)
 
 
 def _details(given: dict[str, Any], *directions: str) -> dict[str, Any]:
@@ -114,7 +146,11 @@ def _details(given: dict[str, Any], *directions: str) -> dict[str, Any]:
     return mapping(first(given, *(f"{way}_{plural}" for way in directions for plural in plurals)))
 
 
-def _usage(taken: Split, from_cache: Split, made: Split, details_out: dict[str, Any]) -> Usage:
+def usage_of(
+    taken: Split, details_in: Mapping[str, Any], made: Split, details_out: Mapping[str, Any]
+) -> Usage:
+    """Usage of tokens by modality, with the cached and the reasoning ones among them."""
+    from_cache = cached(details_in, taken)
     reasoning = count(details_out.get("reasoning_tokens")) or 0
     return Usage(
         input_text_tokens=taken.text,

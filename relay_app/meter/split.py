@@ -4,6 +4,7 @@ The rule: a split is read, completed where only one answer is possible, or None.
 guessed, for audio costs several times what text does.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from relay_app.meter.untrusted import count, mapping
@@ -18,19 +19,43 @@ class Split(NamedTuple):
     audio: int = 0
     image: int = 0
 
+    @property
+    def total(self) -> int:
+        return self.text + self.audio + self.image
 
-def first(values: dict[str, Any], *keys: str) -> Any:
+    def plus(self, other: "Split") -> "Split":
+        return Split(self.text + other.text, self.audio + other.audio, self.image + other.image)
+
+    def minus(self, other: "Split") -> "Split":
+        """What remains, which may be negative: of a change."""
+        return Split(self.text - other.text, self.audio - other.audio, self.image - other.image)
+
+    def floored(self) -> "Split":
+        """The same without negative counts."""
+        return Split(max(0, self.text), max(0, self.audio), max(0, self.image))
+
+    def scaled(self, total: int) -> "Split":
+        """``total`` tokens in the proportions of this one, whole and exact in their sum; all
+        text if this one is empty. The largest count takes what rounding leaves."""
+        if not self.total:
+            return Split(text=total)
+        scaled = [count * total // self.total for count in self]
+        scaled[self.index(max(self))] += total - sum(scaled)
+        return Split(*scaled)
+
+
+def first(values: Mapping[str, Any], *keys: str) -> Any:
     """The value of the first of ``keys`` that is there and not null."""
     return next((values[key] for key in keys if values.get(key) is not None), None)
 
 
-def _named(details: dict[str, Any]) -> dict[str, Any]:
+def _named(details: Mapping[str, Any]) -> dict[str, Any]:
     """The modalities that ``details`` speaks of: ``{"text": 119, "audio": 13}``."""
     given = {kind: details.get(f"{kind}_tokens") for kind in Split._fields}
     return {kind: value for kind, value in given.items() if value is not None}
 
 
-def split(total: int | None, details: dict[str, Any], *, text_only: bool) -> Split | None:
+def split(total: int | None, details: Mapping[str, Any], *, text_only: bool) -> Split | None:
     """The tokens of one direction, of which a provider said ``total`` and ``details``.
 
     Where details name some modalities, what the total has beyond them is text: chat-style
@@ -50,7 +75,7 @@ def split(total: int | None, details: dict[str, Any], *, text_only: bool) -> Spl
     return None
 
 
-def cached(details: dict[str, Any], tokens: Split) -> Split:
+def cached(details: Mapping[str, Any], tokens: Split) -> Split:
     """Which of the input ``tokens`` came from the provider's cache; never more than there are.
 
     The beta dialect may say ``cached_tokens`` without saying of what. Those go to text first,

@@ -29,6 +29,7 @@ class Ended(NamedTuple):
     usage: Usage
     source: Source
     status: Status
+    estimate: Usage = Usage()
 
 
 class Units:

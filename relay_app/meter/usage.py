@@ -59,7 +59,7 @@ class Usage:
 
     def __bool__(self) -> bool:
         """Whether anything at all was used."""
-        return any(getattr(self, f.name) for f in fields(Usage))
+        return self != _NOTHING
 
     @property
     def tokens(self) -> int:
@@ -73,14 +73,18 @@ class Usage:
         )
 
 
+_NOTHING = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
     """One billable unit of one session: a model response or an input transcription.
 
     Times are seconds since the epoch (UTC). ``cost_usd`` and ``price``, the row it was computed
     by, are None while the unit is unpriced or its usage unknown. ``usage_raw`` is the provider's
-    usage object as received, cut to 4 kB of JSON text. ``estimate`` holds tokens by kind where
-    the relay estimated them.
+    usage object as received, cut to 4 kB of JSON text. ``estimate`` is what the relay would have
+    said without the provider, by kind (the names of :class:`Usage`), for reported units too; None
+    if it saw nothing to go by.
     """
 
     id: str
@@ -99,7 +103,7 @@ class UsageRecord:
     cost_usd: Decimal | None = None
     price: dict[str, Any] | None = None
     usage_raw: str | None = None
-    estimate: dict[str, int] | None = None
+    estimate: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """A flat dict of JSON values: the field names of the public record."""

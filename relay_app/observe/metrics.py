@@ -65,8 +65,19 @@ class Metrics:
             "unobserved_messages", "Messages forwarded although metering them failed"
         )
         self._drops = self._counter("tap_dropped", "Audit entries dropped for want of room")
-        self._tokens = self._counter("tokens", "Tokens reported by upstreams, by kind", "kind")
+        self._tokens = self._counter(
+            "tokens", "Tokens recorded, reported by upstreams or else estimated, by kind", "kind"
+        )
         self._seconds = self._counter("transcription_seconds", "Seconds of audio transcribed")
+        self._drift = self._counter(
+            "estimate_drift",
+            "Reported units by kind, and by how far their estimate was from the report at most",
+            "kind",
+            "within",
+        )
+        self._inexact = self._counter(
+            "inexact_texts", "Texts estimated without looking all their tokens up"
+        )
         self._records = self._counter("records", "Usage records made durable")
         self._unpriced = self._counter(
             "unpriced_records", "Usage records made without a cost, by why", "reason"
@@ -134,6 +145,9 @@ class Metrics:
                 self._reach(metric.labels(direction), getattr(tally, f"{name}_{direction}"))
         self._reach(self._unobserved, tally.unobserved)
         self._reach(self._drops, tally.tap_drops)
+        self._reach(self._inexact, tally.inexact_texts)
+        for (of, within), count in tally.drift.counts.items():
+            self._reach(self._drift.labels(of, within), count)
         for kind in fields(tally.usage):
             value = getattr(tally.usage, kind.name)
             if kind.name == "transcription_seconds":

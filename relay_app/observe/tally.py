@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
+from relay_app.meter.drift import Drift
 from relay_app.meter.usage import Usage
 
 __all__ = ["Tally"]
@@ -19,7 +20,9 @@ class Tally:
     opaque_received: int = 0
     unobserved: int = 0
     tap_drops: int = 0
+    inexact_texts: int = 0
     usage: Usage = field(default_factory=Usage)
+    drift: Drift = field(default_factory=Drift)
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)))

@@ -158,7 +158,9 @@ class Session:
             opaque_received=meter.opaque_received,
             unobserved=self._up.unobserved + self._down.unobserved,
             tap_drops=sum(tap.dropped for tap in self._taps),
+            inexact_texts=meter.inexact,
             usage=meter.usage,
+            drift=meter.drift,
         )
 
     def _check_peers(self, elapsed_seconds: float, now: float) -> None:

@@ -120,10 +120,12 @@ def _hang_up(server: Any, reload: Callable[[], None]) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Watches the worker: no hook of gunicorn's runs in a worker that gets SIGTERM."""
+    """Loads what a session would have to wait for, and watches the worker: no hook of gunicorn's
+    runs in a worker that gets SIGTERM."""
     relay = _relay(worker)
     if relay is None:
         return
+    relay.load()
     announce = relay.settings.server.drain_announce_seconds
     if announce:
         stop: Any = signal.getsignal(signal.SIGTERM)

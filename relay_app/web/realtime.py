@@ -76,6 +76,8 @@ class RealtimeEndpoint:
     audit: AuditSink | None
     ready: Callable[[], None]
     """Raises RelayFault while no new session may begin."""
+    prepare: Callable[[], None]
+    """Returns once a session can be metered; waits only for the first of a process."""
     on_refused: Callable[[int], None]
     on_hold: Callable[[float, bool], None]
     clock: Callable[[], float] = time.time
@@ -134,6 +136,7 @@ class RealtimeEndpoint:
             else self.catalogue.routes(asked.model, principal.models)
         )
         self.ready()
+        self.prepare()
         if len(self.keeper) + self.opening >= self.limits.max_sessions:
             raise RelayFault(
                 "This relay has as many sessions open as it may have. Try again later.",

@@ -9,7 +9,7 @@ from relay_app.wire.frames import TEXT, Buffer, Frame, xor
 __all__ = ["Assembler", "Message"]
 
 HEAD_BYTES = 512
-TAIL_BYTES = 16
+TAIL_BYTES = 256
 
 
 class Message:
@@ -31,7 +31,7 @@ class Message:
         return xor(self._data[self._start : end], self._key)
 
     def tail(self, size: int = TAIL_BYTES) -> bytes:
-        """The last ``size`` bytes of the payload (at most 16 if it came in fragments)."""
+        """The last ``size`` bytes of the payload (at most 256 if it came in fragments)."""
         start = max(self._start, self._end - size)
         return xor(self._data[start : self._end], self._key, start - self._start)
 

@@ -38,25 +38,15 @@ class TooLarge(Whole):
         return None
 
 
-class HeadOnly(Whole):
-    """A message that must not be looked at beyond its first 512 bytes."""
+class Unparsed(Whole):
+    """A message that may be looked at from both ends, but not parsed."""
 
     def head(self, n: int, /) -> bytes:
         assert n <= 512
         return self.data[:n]
 
     def tail(self, n: int, /) -> bytes:
-        raise AssertionError("the tail was read")
-
-    def payload(self) -> bytes | None:
-        raise AssertionError("the payload was read")
-
-
-class Unparsed(Whole):
-    """A message that may be looked at from both ends, but not parsed."""
-
-    def tail(self, n: int, /) -> bytes:
-        assert n <= 16
+        assert n <= 256
         return self.data[-n:]
 
     def payload(self) -> bytes | None:

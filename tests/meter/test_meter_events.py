@@ -181,5 +181,7 @@ def test_a_tail_of_whitespace_tells_nothing():
 
 def test_every_audio_and_counted_type_is_known():
     assert names.AUDIO <= names.CLIENT | names.SERVER
-    assert names.COUNTED < names.COUNTED_IN_TEXT <= names.SERVER
-    assert not names.AUDIO & names.COUNTED_IN_TEXT
+    assert names.COUNTED <= names.SERVER
+    assert names.ASKED <= names.CLIENT
+    assert names.TEXT_DELTAS <= names.SERVER
+    assert not names.AUDIO & names.COUNTED

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from meter_fakes import (
     Clock,
-    HeadOnly,
     TooLarge,
     Unparsed,
     Whole,
@@ -21,8 +20,9 @@ from meter_fakes import (
 )
 
 from relay_app.meter import Meter, Usage, UsageRecord, record_id
+from relay_app.meter.estimate import HANDLERS
 from relay_app.meter.meter import _HANDLERS
-from relay_app.meter.names import COUNTED_IN_TEXT
+from relay_app.meter.names import COUNTED
 
 SECONDS = {"type": "duration", "seconds": 3}
 
@@ -214,6 +214,7 @@ def test_totals_alone_are_text_in_a_session_of_text(key):
         {"type": "response.output_audio.delta", "delta": "AAAA"},
         {"type": "conversation.item.added", "item": {"content": [{"type": "input_audio"}]}},
         {"type": "conversation.item.created", "item": {"content": [{"type": "input_image"}]}},
+        {"type": "conversation.item.added", "item": {"content": [{"type": []}]}},
     ],
 )
 def test_totals_alone_are_unknown_once_more_than_text_was_seen(heard):
@@ -309,12 +310,13 @@ def test_a_failed_transcription_is_no_unit():
     assert not new_meter().received(event({"type": failed, "item_id": "i", "error": {}}))
 
 
-def test_a_transcription_of_vllm_is_recorded_with_its_usage_as_it_came():
+def test_totals_of_a_transcription_are_audio_in_and_text_out():
     usage = {"prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 49}
     (record,) = new_meter().received(
         event({"type": "transcription.done", "text": "Hi.", "usage": usage})
     )
-    assert (record.kind, record.source) == ("transcription", "unknown")
+    assert (record.kind, record.source) == ("transcription", "estimated")
+    assert record.usage == Usage(input_audio_tokens=40, output_text_tokens=9)
     assert json.loads(record.usage_raw) == usage
 
 
@@ -356,13 +358,13 @@ def test_truncated_json_of_a_known_type_is_opaque_without_a_parse():
     assert (meter.opaque_received, meter.opaque_sent) == (2, 1)
 
 
-def test_audio_is_metered_from_its_head_alone():
+def test_audio_is_metered_from_its_ends_alone():
     meter = new_meter()
     audio = b"A" * 16_000
     for name in (b"response.output_audio.delta", b"response.audio.delta"):
         delta = b'{"type":"' + name + b'","response_id":"r","delta":"' + audio + b'"}'
-        assert meter.received(HeadOnly(delta)) == ()
-    meter.sent(HeadOnly(b'{"type":"input_audio_buffer.append","audio":"' + audio + b'"}'))
+        assert meter.received(Unparsed(delta)) == ()
+    meter.sent(Unparsed(b'{"type":"input_audio_buffer.append","audio":"' + audio + b'"}'))
     assert (meter.opaque_received, meter.opaque_sent) == (0, 0)
 
 
@@ -370,7 +372,7 @@ def test_only_counted_types_are_parsed():
     meter = new_meter()
     meter.received(Unparsed(b'{"type":"response.output_item.done","item":{}}'))
     meter.received(Unparsed(b'{"event_id":"e","type":"rate_limits.updated","rate_limits":[]}'))
-    meter.sent(Unparsed(b'{"type":"session.update","session":{}}'))
+    meter.sent(Unparsed(b'{"type":"input_audio_buffer.commit"}'))
     assert (meter.opaque_received, meter.opaque_sent) == (0, 0)
 
 
@@ -408,7 +410,7 @@ def test_hostile_names_are_kept_apart_and_can_be_stored():
 
 
 def test_every_counted_type_does_something():
-    assert set(_HANDLERS) == COUNTED_IN_TEXT
+    assert set(_HANDLERS) | set(HANDLERS) == COUNTED
 
 
 JSON = st.recursive(
@@ -436,7 +438,7 @@ BODIES = st.dictionaries(
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(st.tuples(st.sampled_from(sorted(COUNTED_IN_TEXT)), BODIES), max_size=4))
+@given(st.lists(st.tuples(st.sampled_from(sorted(COUNTED)), BODIES), max_size=4))
 def test_nothing_raises_and_nothing_is_lost_whatever_the_events_say(events):
     meter = new_meter()
     records = {}

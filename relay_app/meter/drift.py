@@ -1,0 +1,74 @@
+"""How far estimates are from reports, in numbers that can be added up.
+
+The rule: the error of a unit is relative to what was reported of its kind. Kinds and steps are
+few and fixed, so that this is a handful of integers however many units went by.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from relay_app.meter.usage import Usage
+
+__all__ = ["KINDS", "STEPS", "Drift", "relative_errors"]
+
+KINDS: Final = (
+    "input_text",
+    "input_audio",
+    "input_image",
+    "output_text",
+    "output_audio",
+    "transcription_seconds",
+)
+STEPS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Upper ends of what an error counts under; beyond the last it is "more"."""
+
+MORE: Final = "more"
+
+
+def relative_errors(estimate: Mapping[str, float], usage: Usage) -> dict[str, float]:
+    """The error by kind: +0.1 is a tenth too much. Kinds with no figure on either side are left
+    out; one that was estimated and reported as nothing is wrong by infinity.
+
+    Reasoning is left out of the output text: nobody can see it, so nobody can estimate it.
+    """
+    reported = {
+        "input_text": usage.input_text_tokens,
+        "input_audio": usage.input_audio_tokens,
+        "input_image": usage.input_image_tokens,
+        "output_text": usage.output_text_tokens - usage.reasoning_tokens,
+        "output_audio": usage.output_audio_tokens,
+        "transcription_seconds": usage.transcription_seconds,
+    }
+    errors = {}
+    for kind, said in reported.items():
+        guessed = estimate.get(kind if kind.endswith("seconds") else f"{kind}_tokens", 0)
+        if said:
+            errors[kind] = (guessed - said) / said
+        elif guessed:
+            errors[kind] = float("inf")
+    return errors
+
+
+class Drift:
+    """Counts of units by kind and by step of the error: ``("output_audio", "0.05")``."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str], int] = {}
+
+    def add(self, estimate: Usage, usage: Usage) -> None:
+        """A unit was reported of which there was an estimate."""
+        kinds = {kind: getattr(estimate, kind) for kind in Usage.__dataclass_fields__}
+        for kind, error in relative_errors(kinds, usage).items():
+            step = next((str(step) for step in STEPS if abs(error) <= step), MORE)
+            self.counts[kind, step] = self.counts.get((kind, step), 0) + 1
+
+    def __add__(self, other: "Drift") -> "Drift":
+        if not other.counts:
+            return self
+        both = Drift()
+        both.counts = dict(self.counts)
+        for key, count in other.counts.items():
+            both.counts[key] = both.counts.get(key, 0) + count
+        return both

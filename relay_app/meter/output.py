@@ -1,0 +1,86 @@
+"""What one running response has put out: audio by its bytes, text by its end or its deltas.
+
+The rule: deltas are only added up. ``response.done`` repeats all text of a response, so that is
+what is tokenised, once; a response that never gets there is counted by its deltas, of which
+OpenAI sends one a token.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from relay_app.meter.split import Split
+from relay_app.meter.tokens import BYTES_PER_TOKEN, Counted, count_tokens
+from relay_app.meter.untrusted import mapping
+
+__all__ = ["Output"]
+
+TEXT_TOKENS: Final = 2
+"""Framing of a text reply (recorded)."""
+SPOKEN_TOKENS: Final = 9
+"""Framing of a spoken one: recorded are 6 to 12, for each change between text and audio costs."""
+CALL_TOKENS: Final = 8
+"""Framing of a function call (recorded)."""
+
+MAX_ITEMS: Final = 128
+
+_KINDS: Final = {
+    "response.output_text.delta": TEXT_TOKENS,
+    "response.text.delta": TEXT_TOKENS,
+    "response.output_audio_transcript.delta": SPOKEN_TOKENS,
+    "response.audio_transcript.delta": SPOKEN_TOKENS,
+    "response.function_call_arguments.delta": CALL_TOKENS,
+    "response.mcp_call_arguments.delta": CALL_TOKENS,
+}
+
+
+@dataclass(slots=True)
+class Output:
+    """One running response. ``input`` is what it reads and ``level`` the mark of its context;
+    ``outside`` of the conversation nothing of it is read again."""
+
+    input: Split
+    level: Split
+    outside: bool
+    bytes_per_ms: float
+    audio_bytes: int = 0
+    pieces: int = 0
+    piece_bytes: int = 0
+    framing: set[int] = field(default_factory=set)
+
+    @property
+    def audio_ms(self) -> float:
+        return self.audio_bytes / self.bytes_per_ms
+
+    def add_text(self, event_type: str, size: int) -> None:
+        """A delta of text, transcript or arguments came, of ``size`` bytes."""
+        self.pieces += 1
+        self.piece_bytes += size
+        self.framing.add(_KINDS[event_type])
+
+    def written(self, items: list[dict[str, Any]]) -> Counted:
+        """The text tokens of the output ``items``, or of the deltas if there is no text in them."""
+        texts: list[str] = []
+        framing = 0
+        for item in items[:MAX_ITEMS]:
+            said, frame = _texts(item)
+            texts += said
+            framing += frame
+        if texts:
+            counted = count_tokens(texts)
+            return Counted(counted.tokens + framing, counted.exact)
+        by_bytes = -(-self.piece_bytes // BYTES_PER_TOKEN)
+        spoken = {SPOKEN_TOKENS} if self.audio_bytes else set()
+        return Counted(max(self.pieces, by_bytes) + sum(self.framing | spoken), not self.pieces)
+
+
+def _texts(item: dict[str, Any]) -> tuple[list[str], int]:
+    """The texts that a model wrote for an output item, and the framing around them."""
+    if isinstance(item.get("arguments"), str):
+        called = [item.get("name"), item["arguments"]]
+        return [text for text in called if isinstance(text, str) and text], CALL_TOKENS
+    content = item.get("content")
+    parts = [mapping(part) for part in content[:MAX_ITEMS]] if isinstance(content, list) else []
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    spoken = [part["transcript"] for part in parts if isinstance(part.get("transcript"), str)]
+    framing = (TEXT_TOKENS if texts else 0) + (SPOKEN_TOKENS if spoken else 0)
+    return [text for text in texts + spoken if text], framing
