@@ -62,7 +62,9 @@ def test_without_settings_those_of_the_environment_are_read(tmp_path, monkeypatc
         create_app()
 
 
-@pytest.mark.parametrize("store", ["postgresql://u:pw@h/d", "redis://h", "nothing://", "sqlite://"])
+@pytest.mark.parametrize(
+    "store", ["postgresql+oops://u:pw@h/d", "oracle://u:pw@h", "nothing://", "sqlite://"]
+)
 def test_a_store_that_cannot_be_stops_the_start(store):
     with pytest.raises(SettingsError, match=r"settings: store.url: ") as caught:
         create_app(settings(store))

@@ -64,6 +64,11 @@ class Drift:
             step = next((str(step) for step in STEPS if abs(error) <= step), MORE)
             self.counts[kind, step] = self.counts.get((kind, step), 0) + 1
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Drift) and self.counts == other.counts
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
     def __add__(self, other: "Drift") -> "Drift":
         if not other.counts:
             return self

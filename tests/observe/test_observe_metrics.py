@@ -30,7 +30,10 @@ def test_every_name_is_there_before_anything_happened():
         "relay_tap_dropped_total", "relay_tokens_total", "relay_transcription_seconds_total",
         "relay_records_total", "relay_records_pending", "relay_store_failures_total",
         "relay_buffered_bytes", "relay_hold_timeouts_total", "relay_hold_seconds_bucket",
-        "relay_hold_seconds_count", "relay_hold_seconds_sum",
+        "relay_hold_seconds_count", "relay_hold_seconds_sum", "relay_inexact_texts_total",
+        "relay_journal_bytes", "relay_journal_oldest_seconds", "relay_journal_entries_total",
+        "relay_journal_syncs_total", "relay_journal_failures_total",
+        "relay_journal_damaged_bytes_total",
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from websockets.frames import Opcode
 
 from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.stores.memory import MemoryStore
+from relay_app.meter.drift import Drift
 from relay_app.meter.usage import Usage
 from relay_app.session.keeper import Keeper
 from relay_app.wire.rooms import Rooms
@@ -48,10 +49,11 @@ def test_a_pump_that_breaks_is_1011_to_both(
 class BrokenMeter:
     """Stands for a bug of ours; ``responses_open`` and the rest are a meter's."""
 
-    responses_open = opaque_sent = opaque_received = records = 0
+    responses_open = opaque_sent = opaque_received = records = inexact = 0
 
     def __init__(self, usage: Any) -> None:
         self.usage = usage
+        self.drift = Drift()
 
     def sent(self, message: Any) -> None:
         raise KeyError("sent")
