@@ -35,8 +35,9 @@ from relay_app.wire.rooms import Rooms
 __all__ = ["Relay", "create_app"]
 
 CLOSE_SECONDS = 10.0
-LAG_SECONDS = 5.0
-"""A record that has waited this long says that a write hangs rather than fails."""
+LAG_SECONDS = 1.0
+"""A record that has waited this long, or longer than a frame is held for it, says that a write
+hangs rather than fails."""
 
 
 class Relay:
@@ -136,12 +137,16 @@ class Relay:
                 code="relay_draining",
                 headers={"Retry-After": "1"},
             )
-        if not self.accountant.healthy or self.accountant.lag_seconds > LAG_SECONDS:
+        if not self.accountant.healthy or self._lags():
             raise RelayFault(
                 "This relay cannot record usage at the moment. Try again later.",
                 code="ledger_unavailable",
                 headers={"Retry-After": "5"},
             )
+
+    def _lags(self) -> bool:
+        patience = max(LAG_SECONDS, self.settings.server.hold_seconds)
+        return self.accountant.lag_seconds > patience
 
     def announce_drain(self) -> None:
         """Makes readiness and new sessions 503, before the listener closes."""

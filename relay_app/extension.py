@@ -9,6 +9,7 @@ from typing import Any
 from flask import Flask
 
 from relay_app.app import Relay
+from relay_app.observe.logs import configure
 from relay_app.settings import Settings
 
 __all__ = ["RealtimeRelay"]
@@ -38,5 +39,16 @@ class RealtimeRelay:
         if settings is None:
             path = app.config.get("RELAY_CONFIG")
             settings = Settings.from_file(path) if path else Settings.from_environment()
+        configure()
         self.relay = Relay(settings, **self._parts)
         self.relay.register(app)
+
+    def drain(self) -> None:
+        """Ends sessions: idle ones at once with 1001, the others after their response."""
+        if self.relay is not None:
+            self.relay.drain()
+
+    def close(self) -> None:
+        """Ends every session now and makes every record durable: for the host's last moments."""
+        if self.relay is not None:
+            self.relay.close()

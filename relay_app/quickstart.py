@@ -25,6 +25,9 @@ STOP_SECONDS = 45
 
 _SETTINGS = """\
 # Written by relay-app quickstart, anew at each start.
+[server]
+max_sessions = 100
+
 [auth]
 mode = "keys"
 

@@ -494,7 +494,7 @@ def _shown(place: str, value: Any) -> str:
         return "(hidden)" if secret or _has_tables(value) else _short(value)
     if isinstance(value, str) and value.startswith("env:"):
         return _short(value)
-    return "(hidden)" if secret and isinstance(value, str) else _short(value)
+    return "(hidden)" if secret and not isinstance(value, bool) else _short(value)
 
 
 def _has_tables(value: list[Any]) -> bool:

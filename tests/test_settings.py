@@ -96,7 +96,7 @@ def test_a_setting_that_cannot_be_used_is_named(text, said):
     [
         (key('key = "short"'), "keys[0].key = (hidden): expected 8 to 512 printable"),
         (key('key = "with a space"'), "keys[0].key = (hidden): expected 8 to 512 printable"),
-        (key("key = 12345678"), "keys[0].key = 12345678: expected 8 to 512 printable"),
+        (key("key = 12345678"), "keys[0].key = (hidden): expected 8 to 512 printable"),
         (key('key_sha256 = "00"'), "keys[0].key_sha256 = (hidden): expected the 64 hex digits"),
         (key(""), "keys[0] needs either key or key_sha256"),
         (key(f'key = "{SECRET}"\nkey_sha256 = "00"'), "keys[0] needs either key or key_sha256"),

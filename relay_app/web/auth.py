@@ -7,6 +7,7 @@ are compared by their SHA-256 in constant time, and no message repeats one.
 
 import hashlib
 import hmac
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,9 +90,20 @@ class Authenticator:
         self._mode = mode
         self._keys = {key.key_sha256.lower(): key for key in keys}
 
-    def principal(self, carried: _Carried | None) -> Principal:
-        """Who is asking. Raises ClientFault 401."""
+    def principal(self, carried: _Carried | None, peer: str = "") -> Principal:
+        """Who is asking, from the address ``peer``, "" for a Unix socket.
+
+        Raises ClientFault 401, and 403 in mode "open" for a peer on another machine: a host
+        application may listen anywhere.
+        """
         if self._mode == "open":
+            if peer and not _is_loopback(peer):
+                raise ClientFault(
+                    'This relay asks nobody for a key (auth.mode "open") and is for clients on '
+                    "its own machine.",
+                    status=403,
+                    code="not_local",
+                )
             return Principal("anonymous", ("*",))
         if carried is None or not carried.secret:
             raise _refused(
@@ -110,6 +122,13 @@ class Authenticator:
         if key is None or not hmac.compare_digest(digest, key.key_sha256.lower()):
             raise _refused("Incorrect API key provided.", "invalid_api_key")
         return Principal(key.name, key.models)
+
+
+def _is_loopback(peer: str) -> bool:
+    try:
+        return ipaddress.ip_address(peer.removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return False
 
 
 def _refused(message: str, code: str) -> ClientFault:

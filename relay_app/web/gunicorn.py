@@ -42,7 +42,7 @@ except SettingsError as error:
     raise SystemExit(f"Error: {error}") from None
 
 wsgi_app = "relay_app.app:create_app()"
-worker_class = "gevent"
+worker_class = "relay_app.web.worker.Worker"
 worker_connections = _settings.server.max_sessions + SPARE_CONNECTIONS
 graceful_timeout = int(
     _settings.server.drain_seconds + _settings.server.drain_announce_seconds + 10
@@ -52,7 +52,7 @@ forwarded_allow_ips = ",".join(
     for network in _settings.server.forwarded_allow_ips
 )
 # The path without the query: nothing that a client put there belongs in a log.
-access_log_format = '%({x-forwarded-for}i)s %(h)s "%(m)s %(U)s" %(s)s %(L)s'
+access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(L)s'
 # gunicorn 27 would open a control socket in the home directory, which a service may not have.
 control_socket_disable = True
 
@@ -69,8 +69,9 @@ def on_starting(server: Any) -> None:
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
             raise SystemExit(
-                f"{_settings.server.max_sessions} sessions a worker need {needed} open files and "
-                f"the hard limit is {hard}: lower server.max_sessions, or raise it with "
+                f"Error: {_settings.source}: {_settings.server.max_sessions} sessions a worker "
+                f"need {needed} open files and the hard limit is {hard}: lower "
+                f"server.max_sessions, or raise it with "
                 f"'ulimit -Hn {needed}' or LimitNOFILE={needed}"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -93,7 +94,8 @@ def when_ready(server: Any) -> None:
         address = listener.sock.getsockname()
         if isinstance(address, tuple):
             host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            print(f"ready http://{host}:{address[1]}", flush=True)
+            scheme = "https" if server.cfg.is_ssl else "http"
+            print(f"ready {scheme}://{host}:{address[1]}", flush=True)
         else:
             print(f"ready unix:{address}", flush=True)
 
@@ -103,6 +105,11 @@ def _check(server: Any) -> None:
         check_settings(_settings, [a[0] for a in server.cfg.address if isinstance(a, tuple)])
     except SettingsError as error:
         raise SystemExit(f"Error: {error}") from None
+    if server.cfg.workers > 1 and _settings.store.url.startswith("memory:"):
+        raise SystemExit(
+            f"Error: {_settings.source}: store.url: memory:// is one worker's own, and there are "
+            f"{server.cfg.workers}: use sqlite:///PATH, or one worker"
+        )
 
 
 def _hang_up(server: Any, reload: Callable[[], None]) -> None:

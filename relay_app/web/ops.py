@@ -83,7 +83,7 @@ class Operations:
         """What the asking key has used: ``?by=model|day|session``, ``since``, ``until``."""
         try:
             carried = credential_of(request.environ, (), list(request.args))
-            principal = self.authenticator.principal(carried)
+            principal = self.authenticator.principal(carried, request.remote_addr or "")
             asked = request.args.get("by", "model")
             by = next((group for group in _GROUPS if group == asked), None)
             if by is None:

@@ -128,7 +128,7 @@ class RealtimeEndpoint:
     ) -> "_Conversation":
         environ = handshake.environ
         carried = credential_of(environ, handshake.subprotocols, list(query))
-        principal = self.authenticator.principal(carried)
+        principal = self.authenticator.principal(carried, str(environ.get("REMOTE_ADDR", "")))
         asked = _asked(query)
         routes = (
             self._transcription(principal)

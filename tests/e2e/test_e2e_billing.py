@@ -122,7 +122,7 @@ def test_a_response_without_usage_is_unknown_and_not_zero(
 ) -> None:
     records = settled(running, upstream, [created("r"), done("r", nothing)])
     assert records == bills([done("r", nothing)])
-    assert records["r"]["source"] == "unknown"
+    assert records["r"]["source"] == "unreported"
 
 
 def test_figures_that_come_later_replace_unknown_ones_and_never_the_other_way(
@@ -138,7 +138,7 @@ def test_a_response_that_never_ends_is_dropped_and_unknown(
     end = done("ended", usage(1))
     records = settled(running, upstream, [created("ended"), created("open"), end])
     dropped = records.pop("open")
-    assert (dropped["status"], dropped["source"]) == ("dropped", "unknown")
+    assert (dropped["status"], dropped["source"]) == ("dropped", "unreported")
     assert records == bills([end])
 
 

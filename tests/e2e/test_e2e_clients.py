@@ -3,6 +3,7 @@ conversation, and what they saw of its usage is what the ledger holds."""
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -183,7 +184,10 @@ def wscat(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("npm")
     command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), "wscat@6"]
     try:
-        subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=folder)
+        own = {"HOME": str(folder), "npm_config_cache": str(folder / "cache")}
+        subprocess.run(
+            command, check=True, capture_output=True, timeout=60, cwd=folder, env=os.environ | own
+        )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"wscat is not on the PATH and npm could not install it: {error}")
     return str(folder / "node_modules" / ".bin" / "wscat")

@@ -77,7 +77,8 @@ import gevent
 from relay_app.app import Relay
 from relay_app.meter import vocabulary
 from relay_app.settings import Settings
-relay = Relay(Settings.from_file({config!r}), store=object())
+from relay_app.ledger.stores.memory import MemoryStore
+relay = Relay(Settings.from_file({config!r}), store=MemoryStore())
 assert vocabulary.loaded() is None
 calls, load = [], relay.load
 relay.load = lambda: (calls.append(1), load())

@@ -289,7 +289,7 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_leaves_a_record_behind(
     (record,) = eventually(
         lambda: [r for r in running.records() if r["unit_id"] == unit], "the record"
     )
-    assert (record["status"], record["source"]) == ("dropped", "unknown")
+    assert (record["status"], record["source"]) == ("dropped", "estimated")
 
 
 def test_the_wrong_key_is_the_clients_own_kind_of_error(running: RelayProcess) -> None:

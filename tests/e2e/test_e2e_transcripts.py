@@ -101,7 +101,7 @@ def play(
 def test_the_recordings_bill_something() -> None:
     found = [bill for path in FILES for bill in Recording(path).bills.values()]
     assert {bill["kind"] for bill in found} == {"response", "transcription"}
-    assert {bill["source"] for bill in found} == {"reported", "unknown"}
+    assert {bill["source"] for bill in found} == {"reported", "unreported"}
     assert {bill["status"] for bill in found} == {"completed", "cancelled", "incomplete", "failed"}
     assert any(bill["cached_audio_tokens"] for bill in found)
     assert any(bill["reasoning_tokens"] for bill in found)

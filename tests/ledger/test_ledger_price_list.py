@@ -88,8 +88,8 @@ def test_a_prefix_that_no_model_has_stops_the_start(tmp_path):
     [
         ("[prices]\nfile = 7", "prices.file = 7: expected the path of a price file"),
         ('[prices]\nfile = ""', "prices.file = '': expected the path of a price file"),
-        ('[prices]\npath = "a"', "prices.path = 'a': expected one of file"),
-        ("[[prices]]\nmodel = 7", "prices = [{'model': 7}]: expected a table, [prices]"),
+        ('[prices]\npath = "a"', "prices.path is not a setting: expected one of file"),
+        ("[[prices]]\nmodel = 7", "prices = (hidden): expected a table, [prices]"),
     ],
 )
 def test_settings_about_prices_are_checked_like_any_other(tmp_path, more, error):

@@ -300,7 +300,7 @@ def test_too_low_a_soft_limit_on_files_is_raised(tmp_path: Path):
     with running(_limited("ulimit -Sn 100", config), cwd=tmp_path) as process:
         limits = Path(f"/proc/{process.pid}/limits").read_text()
         soft = next(line.split()[3] for line in limits.splitlines() if "open files" in line)
-        assert int(soft) == 2 * 200 + 256
+        assert int(soft) == 2 * 200 + 512
 
 
 def test_too_low_a_hard_limit_on_files_stops_the_start_with_the_line_that_mends_it(
@@ -310,7 +310,7 @@ def test_too_low_a_hard_limit_on_files_stops_the_start_with_the_line_that_mends_
     command = _limited("ulimit -n 300", config)
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
-    assert "LimitNOFILE=656" in done.stderr
+    assert "LimitNOFILE=912" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,7 +1,8 @@
 """What a ledger should hold, worked out from the events themselves and by nobody else's code.
 
 The rules are the contract's: one record a response or transcribed item; figures are the
-provider's or unknown; zeros are believed only of a unit that came to nothing.
+provider's or none of its ("unreported": estimated, or unknown, which is for other tests to tell);
+zeros are believed only of a unit that came to nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,10 @@ def figures(records: Iterable[Mapping[str, Any]]) -> dict[str, Bill]:
     found: dict[str, Bill] = {}
     for record in records:
         assert record["unit_id"] not in found, f"two records of {record['unit_id']}"
-        found[record["unit_id"]] = {name: record[name] for name in FIELDS}
+        told = {name: record[name] for name in FIELDS}
+        if told["source"] != "reported":
+            told = _bill(told["kind"], "unreported", told["status"])
+        found[record["unit_id"]] = told
     return found
 
 
@@ -47,7 +51,7 @@ def bill_of(event: Mapping[str, Any]) -> tuple[str, Bill] | None:
         usage = response.get("usage") or event.get("usage") or {}
         came_to_nothing = response["status"] in ("failed", "cancelled") and not response["output"]
         if not usage.get("total_tokens") and not (usage and came_to_nothing):
-            return response["id"], _bill("response", "unknown", response["status"])
+            return response["id"], _bill("response", "unreported", response["status"])
         into = usage["input_token_details"]
         cached = into.get("cached_tokens_details") or {}
         out = usage["output_token_details"]
@@ -82,7 +86,7 @@ def bill_of(event: Mapping[str, Any]) -> tuple[str, Bill] | None:
             output_text_tokens=usage["output_tokens"],
         )
     else:
-        bill = _bill("transcription", "unknown", "completed")
+        bill = _bill("transcription", "unreported", "completed")
     return event["item_id"], bill
 
 

@@ -149,3 +149,15 @@ def test_no_secret_is_in_a_repr():
     assert SECRET not in repr(found)
     assert SECRET not in repr(carried(api_key=SECRET))
     assert digest(SECRET) not in repr(KEYS)
+
+
+@pytest.mark.parametrize("peer", ["", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_an_open_relay_serves_its_own_machine(peer):
+    assert Authenticator("open", ()).principal(None, peer).name == "anonymous"
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.7", "2001:db8::1", "not an address"])
+def test_an_open_relay_serves_nobody_else(peer):
+    with pytest.raises(ClientFault) as refused:
+        Authenticator("open", ()).principal(None, peer)
+    assert refused.value.status == 403
