@@ -131,7 +131,7 @@ def test_serve_says_itself_that_its_port_is_taken(config):
     [
         ("[servr]", "servr is not a setting"),
         ("[server", "not TOML: "),
-        (SETTINGS.replace("sqlite:///relay.db", "redis://u:planted@h"), "redis:// is not supp"),
+        (SETTINGS.replace("sqlite:///relay.db", "oracle://u:planted@h"), "not a known store"),
         (SETTINGS.replace("sqlite:///relay.db", "sqlite:///x.db?mode=ro"), "takes no parameters"),
         (SETTINGS.replace('"sk-planted-secret"', '"env:NOT_SET_AT_ALL"'), "is not set"),
     ],
