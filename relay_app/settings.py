@@ -20,6 +20,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -110,6 +111,15 @@ def _patterns(value: Any) -> Any:
 
 def _is_model(name: Any) -> bool:
     return isinstance(name, str) and 0 < len(name) <= 256 and name.isprintable()
+
+
+def _money(value: Any) -> Any:
+    accepted = 'an amount in USD, like "5.00", of at most 6 decimals'
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(accepted)  # a float has no decimals of its own
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", str(value)):
+        raise ValueError(accepted)
+    return Decimal(value)
 
 
 def _networks(value: Any) -> Any:
@@ -204,11 +214,21 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A relay key, known by its SHA-256 alone once the settings are read."""
+    """A relay key, known by its SHA-256 alone once the settings are read.
+
+    ``budget_usd`` is what its sessions may cost together in a UTC ``budget_period``; None is no
+    limit, here as below.
+    """
 
     name: str = _setting(_NAME)
     key_sha256: str = _setting(_SHA256, repr=False)
     models: tuple[str, ...] = _setting(_patterns, ("*",))
+    budget_usd: Decimal | None = _setting(_money, None)
+    budget_period: Literal["day", "month", "total"] = _setting(
+        _choice("day", "month", "total"), "total"
+    )
+    max_sessions: int | None = _setting(_whole(1, 1_000_000, "sessions"), None)
+    max_tokens_per_minute: int | None = _setting(_whole(1, 10**12, "tokens"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +288,7 @@ class Prices:
 
 
 _LATER: dict[str, tuple[str, ...]] = {
-    "keys": ("budget_usd", "max_sessions", "max_tokens_per_minute"),
+    "keys": ("budget_usd", "budget_period", "max_sessions", "max_tokens_per_minute"),
     "upstreams": ("weight", "ca_file", "proxy"),
     "store": ("retention_days",),
 }

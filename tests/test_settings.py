@@ -112,7 +112,7 @@ def test_a_setting_that_cannot_be_used_is_named(text, said):
             key(f'key = "{SECRET}"\nmax_tokens_per_minute = 1'),
             "keys[0].max_tokens_per_minute is not supported yet",
         ),
-        (key(f'key = "{SECRET}"\nmodel = "x"'), "expected one of name, key_sha256, models, key"),
+        (key(f'key = "{SECRET}"\nmodel = "x"'), "expected one of name, key_sha256, models,"),
         (key(f'key = "{SECRET}"\nkay = "{SECRET}"'), "keys[0].kay is not a setting"),
         (
             complete(keys=f'[keys]\nname = "a"\nkey = "{SECRET}"\n'),

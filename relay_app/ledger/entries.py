@@ -23,7 +23,7 @@ from typing import Any
 
 from relay_app import codec
 from relay_app.ledger.stores.base import check_record
-from relay_app.meter.usage import SOURCE_RANK, Usage, UsageRecord
+from relay_app.meter.usage import Usage, UsageRecord
 
 __all__ = [
     "FILE_HEADER",
@@ -111,7 +111,7 @@ def decode(payload: bytes) -> UsageRecord:
 
 
 def best_of_each(records: Iterable[UsageRecord]) -> list[UsageRecord]:
-    """One record an id: the newest of those whose source ranks highest, in their order.
+    """One record an id: the newest of those that rank highest, in their order.
 
     What a store would be left with anyway, so that the many checkpoints of one long response
     cost it one row of a write.
@@ -120,7 +120,7 @@ def best_of_each(records: Iterable[UsageRecord]) -> list[UsageRecord]:
     for record in records:
         old = best.get(record.id)
         if old is not None:
-            if SOURCE_RANK[record.source] < SOURCE_RANK[old.source]:
+            if record.rank < old.rank:
                 continue
             del best[record.id]
         best[record.id] = record

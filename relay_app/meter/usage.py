@@ -16,7 +16,9 @@ Source = Literal["reported", "estimated", "unknown"]
 Status = Literal["completed", "cancelled", "incomplete", "failed", "dropped"]
 
 SOURCE_RANK: dict[str, int] = {"unknown": 0, "estimated": 1, "reported": 2}
-"""A record may replace another of the same id only if its source ranks at least as high."""
+"""A record may replace another of the same id only if it ranks at least as high. A ``residual``,
+which was written while its unit was still running, ranks below every end of it: see
+:attr:`UsageRecord.rank`."""
 
 _NAMESPACE = uuid.UUID("7c1a6f0e-6f2b-5b0c-9d53-2f4c8f0a9e11")
 
@@ -104,6 +106,11 @@ class UsageRecord:
     price: dict[str, Any] | None = None
     usage_raw: str | None = None
     estimate: dict[str, float] | None = None
+
+    @property
+    def rank(self) -> int:
+        """What this record yields to: one of the same id that ranks as high or higher."""
+        return -1 if self.kind == "residual" else SOURCE_RANK[self.source]
 
     def as_dict(self) -> dict[str, Any]:
         """A flat dict of JSON values: the field names of the public record."""

@@ -16,7 +16,7 @@ def test_a_record_comes_back_as_it_was_written(store: OnThread) -> None:
     bare = make_record(
         "bare", ended_at=2.0, cost_usd=None, price=None, usage_raw=None, estimate=None
     )
-    exact = make_record("exact", ended_at=3.0, cost_usd=Decimal("0.00000000000000000000000000001"))
+    exact = make_record("exact", ended_at=3.0, cost_usd=Decimal("999999999999.000001"))
     store.write(plain, bare, exact)
     assert store.records() == [plain, bare, exact]
 
@@ -118,7 +118,7 @@ def test_totals_are_grouped(store: OnThread, by: str, groups: dict[str, int]) ->
 
 
 def test_totals_add_money_exactly_and_count_what_they_leave_out(store: OnThread) -> None:
-    tiny = Decimal("0.0000000000000000000000000000000001")
+    tiny = Decimal("0.000001")
     store.write(
         *(make_record(str(n), f"s{n % 2}", cost_usd=Decimal("0.1")) for n in range(10)),
         make_record("tiny", "s0", cost_usd=tiny, usage=Usage(1, 2, 3, 4, 5, 6, 7, 8, 9, 0.5)),
@@ -128,7 +128,7 @@ def test_totals_add_money_exactly_and_count_what_they_leave_out(store: OnThread)
     (total,) = store.totals("key")
     assert total.records == 13
     assert total.sessions == 2
-    assert str(total.cost_usd) == "1.0000000000000000000000000000000001"
+    assert str(total.cost_usd) == "1.000001"
     assert (total.unpriced, total.unknown) == (2, 1)
     assert total.usage == Usage(101, 202, 3, 4, 55, 6, 7, 408, 9, 15.5)
 

@@ -42,7 +42,7 @@ def read_in_parts(data: bytes, size: int) -> tuple[list[bytes], int]:
     [
         {},
         {"cost_usd": None, "price": None, "usage_raw": None, "estimate": None},
-        {"cost_usd": Decimal("1E-30"), "ended_at": 1_700_000_000.123456},
+        {"cost_usd": Decimal("1E-6"), "ended_at": 1_700_000_000.123456},
         {"key": '\u00fc\u6f22\U0001f600 "\\/\x00\n', "unit_id": "", "usage": Usage()},
         {"usage_raw": "x" * 4096, "source": "unknown", "status": "dropped"},
     ],

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
 
+from relay_app.ledger.stores.keys import StoredKey
+from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.totals import By, Total, day_of
 from relay_app.meter.usage import SOURCE_RANK, UsageRecord
 
-__all__ = ["Store", "StoreError", "check_record", "redact"]
+__all__ = ["Store", "StoreError", "check_record", "microusd", "redact"]
 
 _SECRETS = re.compile(r"(?<=://)\S*(?=@)|(?<=password=)[^\s&;]+", re.IGNORECASE)
 
@@ -23,6 +25,16 @@ def redact(text: str) -> str:
     return _SECRETS.sub("***", text)
 
 
+def microusd(cost: Decimal) -> int:
+    """``cost``, in USD, in whole micro-dollars, which every store can add up exactly.
+
+    Raises ValueError for one that is finer, or beyond 1e12 USD: no price list makes such.
+    """
+    if cost.adjusted() > 12 or (micro := cost.scaleb(6)) != micro.to_integral_value():
+        raise ValueError(f"cost_usd must be in micro-dollars and below 1e12, not {cost}")
+    return int(micro)
+
+
 def check_record(record: UsageRecord) -> None:
     """Raise TypeError, ValueError or OverflowError for what no store can add up or order."""
     if record.source not in SOURCE_RANK:
@@ -30,6 +42,8 @@ def check_record(record: UsageRecord) -> None:
     cost = record.cost_usd
     if cost is not None and not (isinstance(cost, Decimal) and cost.is_finite()):
         raise TypeError(f"cost_usd must be a finite Decimal, not {cost!r}")
+    if cost is not None:
+        microusd(cost)
     for name in ("id", "session_id", "key", "model"):
         if not isinstance(getattr(record, name), str):
             raise TypeError(f"{name} must be text, not {getattr(record, name)!r}")
@@ -89,8 +103,11 @@ class Store(abc.ABC):
         and, for a store on disk, the loss of power.
 
         Idempotent by ``id``: any number of replays leaves one record. A record takes the place
-        of one with the same id only if its source ranks at least as high (``SOURCE_RANK``), so
+        of one with the same id only if it ranks at least as high (``UsageRecord.rank``), so
         what the provider reported is never lost to an estimate, whatever the order of arrival.
+
+        What the record costs counts against the budget of its key, and against the lease of its
+        session, in the same moment in which it can be read.
 
         One bad record never costs the others: see :attr:`StoreError.rejected`. Text is what
         UTF-8 can say, and a store may refuse NUL in it.
@@ -125,6 +142,38 @@ class Store(abc.ABC):
 
         Takes the records of ``key`` or of all, with ``since <= ended_at < until``. Money is
         added exactly.
+        """
+
+    @abc.abstractmethod
+    def lease(self, asks: Sequence[Ask], *, seconds: float) -> list[Lease]:
+        """What each of ``asks`` is given, in their order; made in one moment, or not at all.
+
+        A lease lapses ``seconds`` after its last ask, by the store's own clock: then its slot is
+        free, and what it held is no longer kept from the others. One that ended frees its slot
+        at once, and what it spent is kept from the others until the ledger shows it or, for
+        records that never come, ``seconds`` have passed.
+
+        Whoever asks at the same time, from whatever host, never holds more together than the
+        budget. Survives no more than it must: a store that loses leases in a crash does no harm.
+        """
+
+    @abc.abstractmethod
+    def keys(self) -> list[StoredKey]:
+        """All keys, revoked ones too, by name."""
+
+    @abc.abstractmethod
+    def put_key(self, key: StoredKey) -> None:
+        """Keep ``key``, in place of the one of its name if there is one; durable as a record.
+
+        Raises ValueError if another key has its SHA-256.
+        """
+
+    @abc.abstractmethod
+    def forget(self, day: str) -> int:
+        """Delete the records that ended before the UTC day ``day``, and say how many they were.
+
+        Done in steps, so that no writer waits long. What budgets count is not touched: a total
+        budget stays spent.
         """
 
     @abc.abstractmethod

@@ -4,12 +4,17 @@ The rule: it keeps the contract of every other store except surviving; it is bou
 it forgets it counts.
 """
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from relay_app.ledger.stores.base import Store, StoreError, check_record
+from relay_app.ledger.stores.accounts import MINUTE_SECONDS, Held, answer
+from relay_app.ledger.stores.base import Store, StoreError, check_record, microusd
+from relay_app.ledger.stores.keys import StoredKey
+from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.native import make_lock
-from relay_app.ledger.stores.totals import By, Total, add_up
-from relay_app.meter.usage import SOURCE_RANK, UsageRecord
+from relay_app.ledger.stores.totals import By, Total, add_up, day_of
+from relay_app.meter.usage import UsageRecord
 
 __all__ = ["MemoryStore"]
 
@@ -29,6 +34,10 @@ class MemoryStore(Store):
         self.forgotten = 0
         self._max_records = max_records
         self._records: dict[str, UsageRecord] = {}
+        self._spending: Counter[tuple[str, str]] = Counter()  # micro-dollars by key and day
+        self._leases: dict[str, dict[str, Held]] = {}  # by key and session
+        self._seconds: dict[str, Counter[int]] = {}  # tokens by key and second
+        self._keys: dict[str, StoredKey] = {}
         self._lock = make_lock()
         self._closed = False
 
@@ -53,12 +62,24 @@ class MemoryStore(Store):
     def _put(self, record: UsageRecord) -> None:
         check_record(record)
         old = self._records.get(record.id)
-        if old is not None and SOURCE_RANK[record.source] < SOURCE_RANK[old.source]:
+        if old is not None and record.rank < old.rank:
             return
         self._records[record.id] = record
+        if old is not None:
+            self._spend(old, -1)
+        self._spend(record, 1)
         if len(self._records) > self._max_records:
             del self._records[next(iter(self._records))]
             self.forgotten += 1
+
+    def _spend(self, record: UsageRecord, sign: int) -> None:
+        if record.cost_usd is None:
+            return
+        cost, day = sign * microusd(record.cost_usd), day_of(record.ended_at)
+        self._spending[record.key, day] += cost
+        held = self._leases.get(record.key, {}).get(record.session_id)
+        if held is not None and day >= held.since:
+            held.recorded += cost
 
     def records(
         self,
@@ -90,6 +111,52 @@ class MemoryStore(Store):
         until: float | None = None,
     ) -> list[Total]:
         return add_up(self.records(key=key, since=since, until=until), by)
+
+    def lease(self, asks: Sequence[Ask], *, seconds: float) -> list[Lease]:
+        self.ping()
+        with self._lock:
+            return [self._answer(ask, seconds) for ask in asks]
+
+    def _answer(self, ask: Ask, seconds: float) -> Lease:
+        now = time.time()
+        used = self._seconds.setdefault(ask.key, Counter())
+        for second in [second for second in used if second <= now - MINUTE_SECONDS]:
+            del used[second]
+        if ask.tokens:
+            used[int(now)] += ask.tokens
+        return answer(
+            ask,
+            self._leases.setdefault(ask.key, {}),
+            spent=sum(
+                cost
+                for (key, day), cost in self._spending.items()
+                if key == ask.key and day >= ask.limits.since
+            ),
+            tokens=used.total(),
+            now=now,
+            seconds=seconds,
+        )
+
+    def keys(self) -> list[StoredKey]:
+        self.ping()
+        with self._lock:
+            return [self._keys[name] for name in sorted(self._keys)]
+
+    def put_key(self, key: StoredKey) -> None:
+        self.ping()
+        with self._lock:
+            for other in self._keys.values():
+                if other.key.name != key.key.name and other.key.key_sha256 == key.key.key_sha256:
+                    raise ValueError(f"{other.key.name} is that key already")
+            self._keys[key.key.name] = key
+
+    def forget(self, day: str) -> int:
+        self.ping()
+        with self._lock:
+            old = [id_ for id_, r in self._records.items() if day_of(r.ended_at) < day]
+            for id_ in old:
+                del self._records[id_]
+        return len(old)
 
     def ping(self) -> None:
         if self._closed:

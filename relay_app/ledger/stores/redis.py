@@ -19,12 +19,14 @@ import redis
 
 from relay_app import codec
 from relay_app.ledger.stores.base import Store, StoreError, check_record
+from relay_app.ledger.stores.keys import StoredKey
+from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.native import make_lock
 from relay_app.ledger.stores.redis_client import Address, connect
 from relay_app.ledger.stores.redis_scripts import PAGE, VIEW_SECONDS, WRITE, keys
 from relay_app.ledger.stores.schema import SCHEMA_VERSION
 from relay_app.ledger.stores.totals import By, Total, add_up, check_by
-from relay_app.meter.usage import SOURCE_RANK, UsageRecord
+from relay_app.meter.usage import UsageRecord
 
 __all__ = ["RedisStore"]
 
@@ -152,6 +154,18 @@ class RedisStore(Store):
         check_by(by)
         return add_up(self.records(key=key, since=since, until=until), by)
 
+    def lease(self, asks: Sequence[Ask], *, seconds: float) -> list[Lease]:
+        raise StoreError("leases are not supported yet")
+
+    def keys(self) -> list[StoredKey]:
+        raise StoreError("keys are not supported yet")
+
+    def put_key(self, key: StoredKey) -> None:
+        raise StoreError("keys are not supported yet")
+
+    def forget(self, day: str) -> int:
+        raise StoreError("forgetting is not supported yet")
+
     def ping(self) -> None:
         with self._reading() as client:
             self._run(client, PAGE, 1, "-inf", "", "")
@@ -190,7 +204,7 @@ def _entry(record: UsageRecord) -> _Entry:
     text = codec.dumps(record.as_dict())
     return (
         record.id.encode(),
-        SOURCE_RANK[record.source],
+        record.rank,
         repr(float(record.ended_at)),
         text.encode(),
     )

@@ -53,7 +53,7 @@ for i = 2, #ARGV, 4 do
   local stands = redis.call('HGET', records, id)
   local keep = false
   if stands then
-    local its_rank, born, its_json = string.match(stands, '^(%d+) (%d+) (.*)$')
+    local its_rank, born, its_json = string.match(stands, '^(-?%d+) (%d+) (.*)$')
     keep = tonumber(its_rank) > tonumber(rank) or its_json == json
     if not keep and tonumber(born) < moment then
       local field = id .. '\\0' .. born

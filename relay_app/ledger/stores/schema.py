@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from relay_app import codec
 from relay_app.ledger.stores.base import check_record
 from relay_app.ledger.stores.totals import day_of
-from relay_app.meter.usage import SOURCE_RANK, Usage, UsageRecord
+from relay_app.meter.usage import Usage, UsageRecord
 
 __all__ = ["SCHEMA_VERSION", "from_row", "to_row", "usage_records"]
 
@@ -95,7 +95,7 @@ def to_row(record: UsageRecord) -> dict[str, Any]:
     for name in _JSON:
         value = getattr(record, name)
         row[name] = None if value is None else codec.dumps(value)
-    row["source_rank"] = SOURCE_RANK[record.source]
+    row["source_rank"] = record.rank
     row["day"] = day_of(record.ended_at)
     return row
 

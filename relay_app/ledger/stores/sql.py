@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from relay_app.ledger.stores.base import Store, StoreError
+from relay_app.ledger.stores.keys import StoredKey
+from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.native import make_lock
 from relay_app.ledger.stores.schema import from_row, to_row, usage_records
 from relay_app.ledger.stores.sqlite import SQLite
@@ -194,6 +196,18 @@ class SQLStore(Store):
             for name, records, sessions, priced, unknown, *usage in rows
         ]
         return sorted(totals, key=lambda total: total.group)
+
+    def lease(self, asks: Sequence[Ask], *, seconds: float) -> list[Lease]:
+        raise StoreError("leases are not supported yet")
+
+    def keys(self) -> list[StoredKey]:
+        raise StoreError("keys are not supported yet")
+
+    def put_key(self, key: StoredKey) -> None:
+        raise StoreError("keys are not supported yet")
+
+    def forget(self, day: str) -> int:
+        raise StoreError("forgetting is not supported yet")
 
     def ping(self) -> None:
         with self._reading() as connection:
