@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from relay_app.errors import RelayFault
 from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.budgets import LEASE_SECONDS, Budgets
 from relay_app.ledger.journal import Journal
 from relay_app.ledger.price_list import price_list
 from relay_app.ledger.pricer import Pricer
@@ -35,6 +36,8 @@ from relay_app.wire.rooms import Rooms
 __all__ = ["Relay", "create_app"]
 
 CLOSE_SECONDS = 10.0
+GIVE_BACK_SECONDS = 2.0
+"""How long a worker that ends tries to give back its leases; they lapse anyway."""
 LAG_SECONDS = 1.0
 """A record that has waited this long, or longer than a frame is held for it, says that a write
 hangs rather than fails."""
@@ -44,6 +47,7 @@ class Relay:
     """One worker's relay: what ``create_app`` and the extension put behind their routes.
 
     Building it starts nothing: no thread, no greenlet, no connection; it may precede a fork.
+    ``lease_seconds`` is how long what a worker held stays taken after it died.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Relay:
         store: Store | None = None,
         dial: Dial | None = None,
         clock: Callable[[], float] = time.time,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
@@ -63,6 +68,12 @@ class Relay:
             self.store,
             journal=None if self.store.local else _journal(settings),
             durability=settings.store.durability,
+        )
+        self.budgets = Budgets(
+            self.store,
+            lease_seconds=lease_seconds,
+            on_leased=self.metrics.leased,
+            clock=clock,
         )
         self._pricer = Pricer(
             price_list(settings), {u.name: u.price_prefix for u in settings.upstreams}
@@ -87,6 +98,7 @@ class Relay:
             hub=self.hub,
             keeper=self.keeper,
             accountant=self.accountant,
+            budgets=self.budgets,
             rooms=self._rooms,
             before_forward=settings.store.durability == "before-forward",
             price=self._pricer,
@@ -171,6 +183,7 @@ class Relay:
             RelayFault("the relay is shutting down", code="relay_draining", close_code=1001), 0
         )
         self.keeper.wait_empty(CLOSE_SECONDS)
+        self.budgets.close(GIVE_BACK_SECONDS)
         if not self.accountant.close(CLOSE_SECONDS):
             for record in self.accountant.unwritten:
                 logger.error("usage record lost record=%s", record.as_dict())
@@ -200,6 +213,9 @@ class Relay:
                 journal_damaged_bytes=journal.backlog.damaged_bytes if journal else 0,
                 buffered_bytes=self._rooms.taken_bytes,
                 unpriced=dict(self._pricer.unpriced),
+                limit_refusals=dict(self.budgets.refused),
+                limit_stops=dict(self.budgets.stopped),
+                lease_failures=self.budgets.failures,
             )
         )
 
@@ -210,6 +226,7 @@ def create_app(
     store: Store | None = None,
     dial: Dial | None = None,
     clock: Callable[[], float] = time.time,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> Flask:
     """The relay as a WSGI application.
 
@@ -218,7 +235,13 @@ def create_app(
     """
     configure()
     app = Flask("relay_app")
-    relay = Relay(settings or Settings.from_environment(), store=store, dial=dial, clock=clock)
+    relay = Relay(
+        settings or Settings.from_environment(),
+        store=store,
+        dial=dial,
+        clock=clock,
+        lease_seconds=lease_seconds,
+    )
     relay.register(app)
     app.register_error_handler(HTTPException, not_a_page)
     return app

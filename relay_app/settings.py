@@ -288,7 +288,6 @@ class Prices:
 
 
 _LATER: dict[str, tuple[str, ...]] = {
-    "keys": ("budget_usd", "budget_period", "max_sessions", "max_tokens_per_minute"),
     "upstreams": ("weight", "ca_file", "proxy"),
     "store": ("retention_days",),
 }

@@ -106,12 +106,12 @@ def test_a_setting_that_cannot_be_used_is_named(text, said):
         (key(f'key = "{SECRET}"\nmodels = "x"'), "keys[0].models = 'x': expected a list of model"),
         (key(f'key = "{SECRET}"\nmodels = ["a*b*"]'), "each with at most one *"),
         (key(f'key = "{SECRET}"\nmodels = [""]'), "keys[0].models = ['']"),
-        (key(f'key = "{SECRET}"\nbudget_usd = "5.00"'), "keys[0].budget_usd is not supported yet"),
-        (key(f'key = "{SECRET}"\nmax_sessions = 1'), "keys[0].max_sessions is not supported yet"),
-        (
-            key(f'key = "{SECRET}"\nmax_tokens_per_minute = 1'),
-            "keys[0].max_tokens_per_minute is not supported yet",
-        ),
+        (key(f'key = "{SECRET}"\nbudget_usd = 5.5'), "expected an amount in USD, like"),
+        (key(f'key = "{SECRET}"\nbudget_usd = "0.0000001"'), "of at most 6 decimals"),
+        (key(f'key = "{SECRET}"\nbudget_usd = "-1"'), "expected an amount in USD"),
+        (key(f'key = "{SECRET}"\nbudget_period = "week"'), 'expected "day" or "month" or "total"'),
+        (key(f'key = "{SECRET}"\nmax_sessions = 0'), "expected a whole number of sessions"),
+        (key(f'key = "{SECRET}"\nmax_tokens_per_minute = 0'), "a whole number of tokens"),
         (key(f'key = "{SECRET}"\nmodel = "x"'), "expected one of name, key_sha256, models,"),
         (key(f'key = "{SECRET}"\nkay = "{SECRET}"'), "keys[0].kay is not a setting"),
         (

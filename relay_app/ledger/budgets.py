@@ -57,8 +57,9 @@ class Budgets:
     Construction is free and may precede a fork: the greenlet and its thread come with the first
     session of a key that has limits. All methods belong to one hub.
 
-    ``refused`` counts refusals by limit, ``failures`` calls that the store did not answer;
-    ``on_leased`` is told the seconds that each answer took.
+    ``refused`` counts refusals by limit, ``stopped`` by limit what sessions had to stop: for
+    ``budget`` and ``unavailable`` the session, for ``tokens`` a response. ``failures`` counts calls
+    that the store did not answer; ``on_leased`` is told the seconds that each answer took.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Budgets:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.refused: Counter[str] = Counter()
+        self.stopped: Counter[str] = Counter()
         self.failures = 0
         self._store = store
         self._lease_seconds = lease_seconds

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from relay_app.meter.price import Price
 from relay_app.meter.prices import PriceList
 from relay_app.meter.usage import UsageRecord
 
@@ -43,10 +44,7 @@ class Pricer:
         if record.source == "unknown":
             self.unpriced["unknown_usage"] += 1
             return record
-        prefix = self._prefixes.get(record.upstream, "")
-        # What the upstream runs decides; what the client asked for serves where that is a name
-        # the operator made up, such as an Azure deployment's.
-        price = self._prices.find(prefix + record.upstream_model, prefix + record.model)
+        price = self.find(record.upstream, record.upstream_model, record.model)
         if price is None:
             return self._without(record, "no_price", "no row for this model")
         cost = price.cost(record.usage)
@@ -54,6 +52,13 @@ class Pricer:
             missing = price.missing(record.usage)
             return self._without(record, "no_rate", f"its row {price.model!r} has no {missing}")
         return replace(record, cost_usd=cost, price=price.as_dict())
+
+    def find(self, upstream: str, upstream_model: str, model: str) -> Price | None:
+        """The row by which an upstream's units are priced, None if there is none."""
+        prefix = self._prefixes.get(upstream, "")
+        # What the upstream runs decides; what the client asked for serves where that is a name
+        # the operator made up, such as an Azure deployment's.
+        return self._prices.find(prefix + upstream_model, prefix + model)
 
     def tell(self) -> None:
         """Logs the models that had no price since the last time."""

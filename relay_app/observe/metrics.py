@@ -42,6 +42,9 @@ class Snapshot:
     journal_damaged_bytes: int = 0
     buffered_bytes: int = 0
     unpriced: Mapping[str, int] = field(default_factory=dict)
+    limit_refusals: Mapping[str, int] = field(default_factory=dict)
+    limit_stops: Mapping[str, int] = field(default_factory=dict)
+    lease_failures: int = 0
 
 
 class Metrics:
@@ -82,6 +85,23 @@ class Metrics:
         self._unpriced = self._counter(
             "unpriced_records", "Usage records made without a cost, by why", "reason"
         )
+        self._limit_refusals = self._counter(
+            "limit_refusals",
+            "Sessions refused, by the limit of their key that was reached",
+            "limit",
+        )
+        self._limit_stops = self._counter(
+            "limit_stops", "Sessions ended and responses refused in them, by why", "limit"
+        )
+        self._leased = Histogram(
+            "relay_lease_seconds",
+            "How long the store took to answer about budgets",
+            buckets=HOLD_BUCKETS,
+            registry=self._registry,
+        )
+        self._lease_failures = self._counter(
+            "lease_failures", "Times the store did not answer about budgets"
+        )
         self._pending = self._gauge("records_pending", "Usage records that are not durable yet")
         self._failures = self._counter("store_failures", "Writes that the store refused")
         self._journal_bytes = self._gauge(
@@ -121,6 +141,10 @@ class Metrics:
         if not kept:
             self._late.inc()
 
+    def leased(self, seconds: float) -> None:
+        """Counts an answer of the store about budgets."""
+        self._leased.observe(seconds)
+
     def publish(self, now: Snapshot) -> None:
         """Brings the metrics up to ``now``."""
         self._open.set(now.open)
@@ -133,6 +157,11 @@ class Metrics:
         self._reach(self._opened, now.opened)
         self._reach(self._records, now.records)
         self._reach(self._failures, now.store_failures)
+        self._reach(self._lease_failures, now.lease_failures)
+        for limit, count in now.limit_refusals.items():
+            self._reach(self._limit_refusals.labels(limit), count)
+        for limit, count in now.limit_stops.items():
+            self._reach(self._limit_stops.labels(limit), count)
         for (by, code), count in _summed(now.closes).items():
             self._reach(self._closed.labels(by, code), count)
         for reason, count in now.unpriced.items():

@@ -30,12 +30,14 @@ _CARRIED = re.compile(r"[!-~]{1,4096}")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking. ``secret`` is set only where it is the provider's and goes upstream."""
+    """Who is asking. ``secret`` is set only where it is the provider's and goes upstream, ``key``
+    only where it is one of ours, with its limits."""
 
     name: str
     models: tuple[str, ...]
     secret: str = field(default="", repr=False)
     header: str = ""
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Authenticator:
         key = self._keys.get(digest)
         if key is None or not hmac.compare_digest(digest, key.key_sha256.lower()):
             raise _refused("Incorrect API key provided.", "invalid_api_key")
-        return Principal(key.name, key.models)
+        return Principal(key.name, key.models, key=key)
 
 
 def _is_loopback(peer: str) -> bool:

@@ -1,4 +1,4 @@
-"""The realtime endpoint: admit, dial, accept, run.
+"""The realtime endpoint: admit, reserve, dial, accept, run.
 
 The rule: a client is told what is wrong before its 101, as an HTTP status with an OpenAI-shaped
 body, and everything a refusal costs us is given back.
@@ -17,6 +17,11 @@ from werkzeug.datastructures import MultiDict
 from relay_app import codec
 from relay_app.errors import ClientFault, Fault, RelayFault, close_reason
 from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.allowance import Allowance
+from relay_app.ledger.budgets import Budgets
+from relay_app.ledger.limit_faults import model_not_priced
+from relay_app.ledger.pricer import Pricer
+from relay_app.meter.live_price import LivePrice
 from relay_app.meter.meter import Meter
 from relay_app.meter.usage import UsageRecord
 from relay_app.observe.logs import line
@@ -70,9 +75,10 @@ class RealtimeEndpoint:
     hub: SessionHub
     keeper: Keeper
     accountant: Accountant
+    budgets: Budgets
     rooms: Rooms
     before_forward: bool
-    price: Callable[[UsageRecord], UsageRecord]
+    price: Pricer
     audit: AuditSink | None
     ready: Callable[[], None]
     """Raises RelayFault while no new session may begin."""
@@ -111,8 +117,9 @@ class RealtimeEndpoint:
         except Fault as fault:
             fault.headers.setdefault(SESSION_HEADER, session_id)
             self.on_refused(fault.status)
-            # What is not the client's fault is the operator's to mend.
-            why = None if isinstance(fault, ClientFault) else fault.message
+            # What is not the client's fault is the operator's to mend, and limits are theirs.
+            own = isinstance(fault, ClientFault) and fault.status not in (402, 429)
+            why = None if own else fault.message
             logger.info(
                 line("refused", session=session_id, status=fault.status, code=fault.code,
                      client=client_address(request.environ, self.limits.forwarded_allow_ips),
@@ -135,6 +142,7 @@ class RealtimeEndpoint:
             if asked.intent == "transcription"
             else self.catalogue.routes(asked.model, principal.models)
         )
+        live_price = self._live_price(routes[0], principal, asked)
         self.ready()
         self.prepare()
         if len(self.keeper) + self.opening >= self.limits.max_sessions:
@@ -144,8 +152,15 @@ class RealtimeEndpoint:
                 headers={"Retry-After": "5"},
             )
         self.opening += 1
+        allowance = None
         try:
+            if principal.key is not None:
+                pace = 0.0 if live_price is None else live_price.pace
+                allowance = self.budgets.reserve(session_id, principal.key, pace=pace)
             dialled = self._dial(routes[0], principal, asked, handshake)
+        except BaseException:
+            self.give_back(allowance)
+            raise
         finally:
             self.opening -= 1
         context = SessionContext(
@@ -157,7 +172,24 @@ class RealtimeEndpoint:
             client_address=client_address(environ, self.limits.forwarded_allow_ips),
             upstream_request_id=dialled.request_id,
         )
-        return _Conversation(self, dialled, context)
+        return _Conversation(self, dialled, context, allowance)
+
+    def give_back(self, allowance: Allowance | None) -> None:
+        """A session, or what was to become one, is over: its slice and its slot are free."""
+        if allowance is not None:
+            self.budgets.release(allowance)
+
+    def _live_price(self, route: Route, principal: Principal, asked: Asked) -> LivePrice | None:
+        """What running responses cost; None if nobody said what the model costs.
+
+        A key with a budget is refused then, for nothing would ever be charged to it. What an
+        intent transcribes with is not known yet.
+        """
+        price = self.price.find(route.upstream.name, route.model, asked.model)
+        limited = principal.key is not None and principal.key.budget_usd is not None
+        if price is None and limited and asked.intent != "transcription":
+            raise model_not_priced(asked.model)
+        return None if price is None else LivePrice(price)
 
     def _transcription(self, principal: Principal) -> list[Route]:
         # The session's own update names the ASR model, so a key that is limited to certain
@@ -210,11 +242,16 @@ class _Conversation:
     """An upstream that has answered, waiting for the client's 101. Made on the hub."""
 
     def __init__(
-        self, endpoint: RealtimeEndpoint, dialled: Dialled, context: SessionContext
+        self,
+        endpoint: RealtimeEndpoint,
+        dialled: Dialled,
+        context: SessionContext,
+        allowance: Allowance | None,
     ) -> None:
         self.endpoint = endpoint
         self.dialled = dialled
         self.context = context
+        self.allowance = allowance
         self._overdue = gevent.spawn_later(ACCEPT_SECONDS, self._abandon)
 
     def run(self, sock: Any, early: bytes) -> None:
@@ -252,7 +289,7 @@ class _Conversation:
                     model=context.model,
                     upstream_model=context.upstream_model,
                     clock=endpoint.clock,
-                    price=endpoint.price,
+                    price=self._price,
                 ),
                 accountant=endpoint.accountant,
                 limits=endpoint.limits,
@@ -264,7 +301,15 @@ class _Conversation:
         finally:
             self._give_back()
 
+    def _price(self, record: UsageRecord) -> UsageRecord:
+        """Every record as it leaves the meter for the ledger: with its cost, and charged."""
+        priced = self.endpoint.price(record)
+        if self.allowance is not None:
+            self.allowance.charge(priced)
+        return priced
+
     def _give_back(self) -> None:
+        self.endpoint.give_back(self.allowance)
         self.dialled.link.dispose()
         self.dialled.close()
 

@@ -94,7 +94,7 @@ def test_a_spent_budget_refuses_with_402_and_says_when_it_renews(budgets: Make, 
     made = budgets()
     store.write([make_record(cost_usd=Decimal("1.00"), ended_at=time.time())])
     fault = refusal(made, budget_usd=Decimal(1))
-    assert (fault.status, fault.code, fault.type) == (402, "insufficient_quota") + (fault.code,)
+    assert (fault.status, fault.code, fault.type) == (402, fault.type, "insufficient_quota")
     assert "Retry-After" not in fault.headers
     assert "$" not in fault.message
     fault = refusal(made, budget_usd=Decimal(1), budget_period="day")

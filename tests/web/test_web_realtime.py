@@ -1,91 +1,18 @@
 """The way of a request to its session: what is asked, what it may cost, what is given back."""
 
-import contextlib
-import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
-from flask import Flask
-from support.clients import KEY as NONCE
+from realtime_support import Upstream, app_with, ask, refused
 from support.clients import Peer, eventually
-from support.relays import KEY, write_settings
 from werkzeug.test import TestResponse
 
-from relay_app.app import create_app
 from relay_app.errors import UpstreamFault
-from relay_app.settings import Settings
 from relay_app.upstream.dial import Dialled
 from relay_app.web import realtime
-from relay_app.wire.link import Link
-from relay_app.wire.rooms import Rooms
-
-
-class Upstream:
-    """A dial that succeeds at once, over a pair of sockets."""
-
-    def __init__(self) -> None:
-        self.requests: list[Any] = []
-        self.given_back = 0
-        self._ends: list[socket.socket] = []
-
-    def __call__(self, request: Any) -> Dialled:
-        self.requests.append(request)
-        ours, theirs = socket.socketpair()
-        self._ends += [ours, theirs]
-        link = Link(
-            ours, name="target", masks=True, max_message_bytes=1 << 20, rooms=Rooms(1 << 20)
-        )
-        return Dialled(link, "-", self._close)
-
-    def _close(self) -> None:
-        self.given_back += 1
-
-    def hang_up(self) -> None:
-        for end in self._ends:
-            end.close()
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    made = Upstream()
-    yield made
-    made.hang_up()
-
-
-@pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The client's end of a connection, and the server's."""
-    with contextlib.ExitStack() as stack:
-        yield tuple(stack.enter_context(end) for end in socket.socketpair())
-
-
-def app_with(dial: Any, folder: Path, **sections: str) -> Flask:
-    config = write_settings(folder, "ws://unused.invalid/v1", **sections)
-    return create_app(Settings.from_file(config), dial=dial)
-
-
-def ask(app: Flask, sock: socket.socket, query: str = "model=gpt-realtime", **headers: str):
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": NONCE,
-        "Authorization": f"Bearer {KEY}",
-        **{name.replace("_", "-"): value for name, value in headers.items()},
-    }
-    environ = {"gunicorn.socket": sock, "wsgi.multithread": True}
-    return app.test_client().get(
-        f"/v1/realtime?{query}", headers=headers, environ_overrides=environ
-    )
-
-
-def refused(answer: TestResponse) -> tuple[int, str]:
-    assert answer.headers["X-Relay-Session"].startswith("rs_")
-    return answer.status_code, answer.json["error"]["code"]
 
 
 @pytest.mark.parametrize(
