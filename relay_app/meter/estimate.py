@@ -113,16 +113,20 @@ class Estimator:
         items = [mapping(item) for item in given] if isinstance(given, list) else []
         written = output.written(items)
         self._note(written)
-        estimate = Usage(
-            input_text_tokens=output.input.text,
-            input_audio_tokens=output.input.audio,
-            input_image_tokens=output.input.image,
-            output_text_tokens=written.tokens,
-            output_audio_tokens=self._rate.assistant_tokens(output.audio_ms),
-        )
+        estimate = self._used(output, written.tokens)
         if not output.outside:
             self._learn(output, items, reported, estimate)
         return estimate
+
+    def running(self) -> Usage:
+        """What all running responses must have used so far."""
+        used = [self._used(output, output.said.tokens) for output in self._open.values()]
+        return used[0] if len(used) == 1 else sum(used, Usage())
+
+    def so_far(self, unit_id: str) -> Usage:
+        """What a running response must have used so far."""
+        output = self._open.get(unit_id)
+        return Usage() if output is None else self._used(output, output.said.tokens)
 
     def transcription(self, item_id: str, model: str, transcript: str | None) -> Usage:
         """What the transcription of an item must have used; empty if nothing was heard of it."""
@@ -205,6 +209,16 @@ class Estimator:
         self._context.hear(item_id, self._rate.user_tokens(length))
 
     # -- helpers -----------------------------------------------------------------------------
+
+    def _used(self, output: Output, text_tokens: int) -> Usage:
+        """What was read and put out by a response that has written so much."""
+        return Usage(
+            input_text_tokens=output.input.text,
+            input_audio_tokens=output.input.audio,
+            input_image_tokens=output.input.image,
+            output_text_tokens=text_tokens,
+            output_audio_tokens=self._rate.assistant_tokens(output.audio_ms),
+        )
 
     def _of(self, unit_id: str | None) -> Output | None:
         """The running response that a delta belongs to; the only one if it does not say."""

@@ -14,6 +14,9 @@ __all__ = ["SessionFacts"]
 MAX_COMMITS: Final = 1024
 """Commits remembered while their transcription is awaited; it follows within seconds."""
 
+EXPECTED_SECONDS: Final = 60.0
+"""Nobody waits for a transcription that is later than this. It counts whenever it comes."""
+
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 
 
@@ -81,6 +84,11 @@ class SessionFacts:
     def awaited(self) -> list[str]:
         """The items whose transcription was ordered and never ended."""
         return [item_id for item_id, commit in self._commits.items() if commit.awaited]
+
+    def expected(self, now: float) -> int:
+        """How many of them may still come."""
+        since = now - EXPECTED_SECONDS
+        return sum(commit.awaited and commit.at > since for commit in self._commits.values())
 
     def transcription_of(self, item_id: str, now: float) -> tuple[float, str | None]:
         """When an item's transcription began, and its model: ``now``'s unless it was committed."""

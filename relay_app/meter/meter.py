@@ -72,16 +72,32 @@ class Meter:
 
     @property
     def responses_open(self) -> int:
-        """Responses created and not done: what a draining session waits for."""
+        """Responses created and not done."""
         return len(self._units.open)
 
-    def sent(self, message: Message) -> None:
-        """A message went from the client to the upstream. It decides nothing about money."""
+    @property
+    def units_open(self) -> int:
+        """The same, and transcriptions that are still to be expected: what is worth waiting for."""
+        return len(self._units.open) + self._facts.expected(self._clock())
+
+    def running(self) -> Usage:
+        """What the open responses are estimated to have used so far, all together.
+
+        Additions alone: it may be asked at every delta.
+        """
+        return self._estimator.running()
+
+    def sent(self, message: Message) -> str | None:
+        """A message goes from the client to the upstream: its event type, None if it is opaque.
+
+        It decides nothing about money.
+        """
         event_type, event, head = read(message, CLIENT, ASKED, parsed_bytes=MAX_PARSED_BYTES)
         if event_type is None:
             self.opaque_sent += 1
         else:
             self._estimator.sent(event_type, event, message, head)
+        return event_type
 
     @property
     def inexact(self) -> int:

@@ -57,6 +57,13 @@ class Output:
         self.piece_bytes += size
         self.framing.add(_KINDS[event_type])
 
+    @property
+    def said(self) -> Counted:
+        """The text tokens of the deltas so far."""
+        by_bytes = -(-self.piece_bytes // BYTES_PER_TOKEN)
+        spoken = {SPOKEN_TOKENS} if self.audio_bytes else set()
+        return Counted(max(self.pieces, by_bytes) + sum(self.framing | spoken), not self.pieces)
+
     def written(self, items: list[dict[str, Any]]) -> Counted:
         """The text tokens of the output ``items``, or of the deltas if there is no text in them."""
         texts: list[str] = []
@@ -68,9 +75,7 @@ class Output:
         if texts:
             counted = count_tokens(texts)
             return Counted(counted.tokens + framing, counted.exact)
-        by_bytes = -(-self.piece_bytes // BYTES_PER_TOKEN)
-        spoken = {SPOKEN_TOKENS} if self.audio_bytes else set()
-        return Counted(max(self.pieces, by_bytes) + sum(self.framing | spoken), not self.pieces)
+        return self.said
 
 
 def _texts(item: dict[str, Any]) -> tuple[list[str], int]:

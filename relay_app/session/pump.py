@@ -5,18 +5,21 @@ The rules:
 * it reads again only after its bytes were taken by the other side;
 * a run of untouched frames goes out in one send, verbatim;
 * every message is shown to ``observe`` before its last frame goes out. If ``observe`` answers
-  with a Hold, that frame and what follows it wait, the other direction does not;
+  with a Hold, that frame and what follows it wait, the other direction does not. If it answers
+  ``DROP``, the message is not forwarded, unless its beginning has gone out with an earlier run:
+  a link is never left in the middle of a message;
 * if ``observe`` raises, the frame goes out all the same and is counted.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from enum import Enum
+from typing import Final, Literal, Protocol
 
 from relay_app.wire.frames import Frame, Run, remask
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Assembler, Message
 
-__all__ = ["Hold", "Observe", "Pump"]
+__all__ = ["DROP", "Hold", "Observe", "Pump", "Verdict"]
 
 
 class Hold(Protocol):
@@ -25,7 +28,15 @@ class Hold(Protocol):
     def wait(self, timeout: float) -> bool: ...
 
 
-Observe = Callable[[Message], Hold | None]
+class _Drop(Enum):
+    DROP = "drop"
+
+
+DROP: Final = _Drop.DROP
+"""The message is to go nowhere."""
+
+Verdict = Hold | Literal[_Drop.DROP] | None
+Observe = Callable[[Message], Verdict]
 
 
 class Pump:
@@ -61,6 +72,7 @@ class Pump:
         self._on_held = on_held
         self._new_key = new_key
         self._clock = clock
+        self._amid = False
         self._remask = sink.masks and not sink.verbatim
 
     def run(self) -> None:
@@ -81,17 +93,23 @@ class Pump:
         self.busy = True
         frames = run.frames
         begin = 0
+        first = -1 if self._amid else 0  # where the message began; negative: in an earlier run
         for index, frame in enumerate(frames):
             message = self._assembler.add(run.data, frame)
             if message is None:
                 continue
             self.messages += 1
-            hold = self._observed(message)
-            if hold is not None and not self._sink.silent:
-                if index > begin:
-                    self._send(run, frames[begin:index])
+            verdict = self._observed(message)
+            if verdict is DROP:
+                if first >= 0:
+                    self._send(run, frames[begin:first])
+                    begin = index + 1
+            elif verdict is not None and not self._sink.silent:
+                self._send(run, frames[begin:index])
                 begin = index
-                self._wait(hold)
+                self._wait(verdict)
+            first = index + 1
+        self._amid = not frames[-1].fin
         self._send(run, frames[begin:] if begin else frames)
 
     def _wait(self, hold: Hold) -> None:
@@ -102,7 +120,7 @@ class Pump:
         except Exception as error:  # noqa: BLE001 - the frame was kept back long enough
             self._failed(error)
 
-    def _observed(self, message: Message) -> Hold | None:
+    def _observed(self, message: Message) -> Verdict:
         try:
             return self._observe(message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the audio goes on
@@ -114,6 +132,8 @@ class Pump:
         self._on_unobserved(error)
 
     def _send(self, run: Run, frames: Sequence[Frame]) -> None:
+        if not frames:
+            return
         try:
             if self._remask:
                 out = remask(run.data, frames, self._new_key())

@@ -219,6 +219,19 @@ def test_few_large_deltas_are_counted_by_their_length():
     assert only(meter.close()).usage.output_text_tokens == 100 + 9
 
 
+def test_what_runs_is_estimated_all_the_while_as_it_would_be_if_it_were_dropped():
+    meter = heard(item_event(text_item("What is the weather?")), created("a"))
+    assert meter.running() == Usage(input_text_tokens=5 + 4)
+    kind = "response.output_audio_transcript.delta"
+    for message in (spoken(120, "a"), text_delta("It", "a", kind), created("b"), spoken(500, "b")):
+        meter.received(message)
+    before = meter.running()
+    records = meter.close()
+    assert before == sum((record.usage for record in records), Usage())
+    assert before.output_audio_tokens == 3 + 10
+    assert meter.running() == Usage()
+
+
 def test_text_that_is_repeated_at_the_end_is_counted_once():
     meter = heard(created(), text_delta("Hello"), text_delta(" there!"))
     record = only(meter.received(done(output=reply("Hello there!"))))
@@ -519,6 +532,22 @@ def test_nothing_is_awaited_of_what_failed_or_was_never_ordered():
     assert meter.close() == []
     assert said(OFF).close() == []
     assert said({}).close() == []
+
+
+def test_a_transcription_is_waited_for_as_long_as_it_may_still_come():
+    clock = Clock(1.0)
+    meter = said(SECONDS, clock=clock)
+    assert (meter.responses_open, meter.units_open) == (0, 1)
+    meter.received(created())
+    assert meter.units_open == 2
+    clock.now += 60.0
+    assert meter.units_open == 1
+    assert len(meter.close()) == 2
+
+    meter = said(SECONDS)
+    meter.received(transcribed())
+    assert meter.units_open == 0
+    assert said(OFF).units_open == 0
 
 
 def test_silence_costs_nothing_at_whole_seconds():

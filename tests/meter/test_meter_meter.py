@@ -81,6 +81,16 @@ def test_a_repeat_counts_once_unless_it_knows_more():
     assert (meter.records, meter.usage.tokens) == (1, 7)
 
 
+def test_the_type_of_what_a_client_says_is_told():
+    meter = new_meter()
+    assert meter.sent(event({"type": "response.create"})) == "response.create"
+    assert meter.sent(event({"type": "input_audio_buffer.append", "audio": "AAAA"})) == (
+        "input_audio_buffer.append"
+    )
+    assert meter.sent(event({"type": "of.nobody"})) is None
+    assert meter.sent(Whole(b"\0", text=False)) is None
+
+
 def test_a_late_created_does_not_open_a_response_again():
     meter = new_meter()
     meter.received(done(usage=text_usage(1, 1)))

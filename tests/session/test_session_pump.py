@@ -9,8 +9,8 @@ import pytest
 from gevent.event import Event
 from websockets.frames import Frame, Opcode
 
-from relay_app.session.pump import Hold, Pump
-from relay_app.wire.frames import FrameError, Run, Scanner
+from relay_app.session.pump import DROP, Pump, Verdict
+from relay_app.wire.frames import FrameError, Run, Scanner, xor
 from relay_app.wire.link import LinkEnded
 from relay_app.wire.messages import Message
 
@@ -62,7 +62,7 @@ class Bench:
     def __init__(
         self,
         chunks: Sequence[bytes],
-        observe: Callable[[Message], Hold | None] = lambda message: None,
+        observe: Callable[[Message], Verdict] = lambda message: None,
         *,
         sink: Sink | None = None,
         masked: bool = False,
@@ -165,8 +165,57 @@ class Broken:
         raise RuntimeError("a hold of somebody's")
 
 
+def drop(message: Message) -> Verdict:
+    return DROP if (message.payload() or b"").startswith(b"drop") else None
+
+
+def test_a_message_can_be_dropped_and_those_around_it_go_out_as_they_came() -> None:
+    a, b, c = frame(b"a"), frame(b"b", Opcode.BINARY), frame(b"c")
+    dropped = frame(b"drop me") + frame(b"drop ", fin=False) + frame(b"me too", Opcode.CONT)
+    ping = frame(b"?", Opcode.PING)
+    bench = Bench([a + b + ping + dropped + c, dropped, dropped + a], drop).run()
+    assert bench.sink.sent == [(a + b, True), (c, True), (a, True)]
+    assert bench.pump.messages == 10
+
+
+def test_a_fragment_is_dropped_with_its_message_and_an_open_one_behind_it_goes_out() -> None:
+    parts = [frame(b"drop", fin=False), frame(b"", Opcode.CONT), frame(b"kept", fin=False)]
+    rest = frame(b"and whole", Opcode.CONT)
+    bench = Bench([b"".join(parts), rest], drop).run()
+    assert bench.sink.sent == [(parts[2], False), (rest, True)]
+
+
+def test_a_message_whose_beginning_has_gone_out_cannot_be_dropped() -> None:
+    begun, end = frame(b"drop", fin=False), frame(b" me", Opcode.CONT)
+    bench = Bench([begun, end + frame(b"drop") + frame(b"b")], drop).run()
+    assert bench.sink.sent == [(begun, False), (end, True), (frame(b"b"), True)]
+
+
+def test_what_follows_a_held_message_can_be_dropped() -> None:
+    done = Event()
+    done.set()
+
+    def observe(message: Message) -> Verdict:
+        return done if message.payload() == b"unit" else drop(message)
+
+    data = frame(b"a") + frame(b"unit") + frame(b"drop") + frame(b"b")
+    bench = Bench([data], observe).run()
+    assert bench.sink.sent == [(frame(b"a"), True), (frame(b"unit"), True), (frame(b"b"), True)]
+
+
+@pytest.mark.parametrize("verbatim", [True, False])
+def test_of_masked_messages_too_only_the_dropped_are_missing(verbatim: bool) -> None:
+    a, b, c = (frame(payload, mask=True) for payload in (b"hello", b"drop", b"you"))
+    sink = Sink(masks=True, verbatim=verbatim)
+    Bench([a + b + c], drop, sink=sink, masked=True).run()
+    out = b"".join(data for data, _ in sink.sent)
+    run = Scanner(masked=True, max_message_bytes=100).feed(out)
+    assert [xor(out[f.payload : f.end], f.key) for f in run.frames] == [b"hello", b"you"]
+    assert (sink.sent == [(a, True), (c, True)]) is verbatim
+
+
 def test_what_is_not_observed_is_forwarded_and_counted() -> None:
-    def observe(message: Message) -> Hold | None:
+    def observe(message: Message) -> Verdict:
         raise KeyError("a meter of somebody's")
 
     bench = Bench([frame(b"a") + frame(b"b")], observe).run()
