@@ -92,6 +92,15 @@ class Claims:
             )
         )
 
+    def newest(self) -> Asked | None:
+        """The response that was asked for last, if it is not answered yet."""
+        return self._asked[-1] if self._asked else None
+
+    def withdraw(self) -> None:
+        """What was asked last did not reach the server."""
+        if self._asked:
+            self._asked.pop()
+
     def answered(self, response: dict[str, Any]) -> Asked | None:
         """What the response that the server has begun was asked with, if a client asked for it.
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from relay_app.meter.audio import PCM16, audio_rate, input_format, output_format
-from relay_app.meter.claims import Claims, is_outside
+from relay_app.meter.claims import Asked, Claims, is_outside
 from relay_app.meter.context import Context
 from relay_app.meter.fields import AudioField, response_id, text_bytes
 from relay_app.meter.input_audio import InputAudio
@@ -86,15 +86,10 @@ class Estimator:
         if unit_id in self._open:
             return
         asked = self._claims.answered(response)
-        reads = self._context.total
         if asked is not None:
             self._note(Counted(0, asked.exact))
-            changed = self._context.overridden(asked.instructions, asked.tools)
-            if asked.input is not None:
-                reads = self._context.preamble.plus(asked.input)
-            reads = reads.plus(changed).floored()
         self._open[unit_id] = Output(
-            input=reads,
+            input=self._reads(asked),
             level=self._context.level,
             outside=is_outside(response),
             bytes_per_ms=output_format(response) or self._output_bytes_per_ms,
@@ -122,6 +117,19 @@ class Estimator:
         """What all running responses must have used so far."""
         used = [self._used(output, output.said.tokens) for output in self._open.values()]
         return used[0] if len(used) == 1 else sum(used, Usage())
+
+    def asked_input(self) -> Usage:
+        """What a response must read that was asked for just now."""
+        reads = self._reads(self._claims.newest())
+        return Usage(
+            input_text_tokens=reads.text,
+            input_audio_tokens=reads.audio,
+            input_image_tokens=reads.image,
+        )
+
+    def withheld(self) -> None:
+        """The response that was asked for just now is not going to be."""
+        self._claims.withdraw()
 
     def so_far(self, unit_id: str) -> Usage:
         """What a running response must have used so far."""
@@ -209,6 +217,16 @@ class Estimator:
         self._context.hear(item_id, self._rate.user_tokens(length))
 
     # -- helpers -----------------------------------------------------------------------------
+
+    def _reads(self, asked: Asked | None) -> Split:
+        """What a response reads that begins now, as it was ``asked`` for."""
+        reads = self._context.total
+        if asked is None:
+            return reads
+        changed = self._context.overridden(asked.instructions, asked.tools)
+        if asked.input is not None:
+            reads = self._context.preamble.plus(asked.input)
+        return reads.plus(changed).floored()
 
     def _used(self, output: Output, text_tokens: int) -> Usage:
         """What was read and put out by a response that has written so much."""

@@ -75,6 +75,10 @@ class Meter:
         """Responses created and not done."""
         return len(self._units.open)
 
+    def responses(self) -> list[str]:
+        """The ids of these; with ``UNNAMED`` in front where the provider gave none."""
+        return list(self._units.open)
+
     @property
     def units_open(self) -> int:
         """The same, and transcriptions that are still to be expected: what is worth waiting for."""
@@ -86,6 +90,19 @@ class Meter:
         Additions alone: it may be asked at every delta.
         """
         return self._estimator.running()
+
+    def asked_input(self) -> Usage:
+        """What the response must read that the last ``response.create`` asks for."""
+        return self._estimator.asked_input()
+
+    def withheld(self) -> None:
+        """The last ``response.create`` was kept back after all."""
+        self._estimator.withheld()
+
+    @property
+    def upstream_model(self) -> str:
+        """The model that does the work, as far as the upstream has said."""
+        return self._facts.upstream_model
 
     def sent(self, message: Message) -> str | None:
         """A message goes from the client to the upstream: its event type, None if it is opaque.
