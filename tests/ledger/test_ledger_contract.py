@@ -55,6 +55,21 @@ def test_what_was_reported_wins_in_any_order_of_arrival(
     assert [record.usage_raw for record in store.records()] == ["reported"]
 
 
+@pytest.mark.parametrize("source", ["unknown", "estimated", "reported"])
+@pytest.mark.parametrize("residual", ["unknown", "estimated"])
+def test_any_end_of_a_unit_replaces_its_residual_and_is_replaced_by_none(
+    store: OnThread, source: str, residual: str
+) -> None:
+    unfinished = make_record(kind="residual", source=residual, usage_raw="unfinished")
+    end = make_record(source=source)
+    store.write(unfinished)
+    assert store.records() == [unfinished]
+    store.write(end)
+    assert store.records() == [end]
+    store.write(unfinished)
+    assert store.records() == [end]
+
+
 def test_among_equals_the_later_one_stands(store: OnThread) -> None:
     store.write(make_record(source="estimated", status="dropped"))
     store.write(make_record(source="estimated", status="cancelled"))

@@ -16,7 +16,9 @@ import trustme
 from ledger_support import OnThread, make_record
 
 from relay_app.ledger.stores import StoreError, open_store
+from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.redis_scripts import VIEW_SECONDS
+from relay_app.settings import Key
 
 
 @pytest.fixture
@@ -41,9 +43,10 @@ def test_a_record_can_be_looked_up_by_its_id(
 ) -> None:
     record = make_record()
     store.write(record)
-    rank, _, text = operator.hget(key(redis_url, "records"), record.id).split(" ", 2)
-    assert rank == "2"
-    assert json.loads(text) == record.as_dict()
+    value = operator.hget(key(redis_url, "records"), record.id)
+    head, brace, text = value.partition("{")
+    assert head == "2 1 32 12300 2023-11-14 6 team-a sess_1"
+    assert json.loads(brace + text) == record.as_dict()
 
 
 def test_a_view_shows_what_was_there_before_it_was_replaced(store: OnThread) -> None:
@@ -91,6 +94,32 @@ def test_what_was_replaced_is_let_go_of_when_no_view_can_ask_for_it(
     assert len(store.records()) == 2
 
 
+def test_what_was_forgotten_is_let_go_of_when_no_view_can_ask_for_it(
+    store: OnThread, operator: redis.Redis, redis_url: str
+) -> None:
+    store.write(*(make_record(str(n), ended_at=float(n)) for n in range(700)))
+    assert store.forget("1970-01-02") == 700
+    assert operator.hlen(key(redis_url, "records")) == 700
+    buried = key(redis_url, "buried")
+    for field in operator.zrange(buried, 0, -1):
+        operator.zincrby(buried, -VIEW_SECONDS - 1, field)
+    assert store.forget("1970-01-02") == 0  # lets go of as many as a step forgets
+    for _ in range(7):
+        store.write(make_record("another"))
+    assert operator.hlen(key(redis_url, "records")) == 1
+    assert operator.zcard(key(redis_url, "order")) == 1
+
+
+def test_a_record_that_was_forgotten_may_be_written_again(store: OnThread) -> None:
+    record = make_record(ended_at=1.0)
+    for _ in range(3):
+        store.write(record)
+        assert store.forget("1970-01-02") == 1
+        assert store.records() == []
+    store.write(record)
+    assert store.records() == [record]
+
+
 @pytest.mark.parametrize(
     "flaw",
     [
@@ -117,7 +146,15 @@ def test_keys_of_a_newer_version_are_left_alone(
     store: OnThread, operator: redis.Redis, redis_url: str
 ) -> None:
     operator.hset(key(redis_url, "state"), "schema", "99")
-    for attempt in (store.ping, store.records, lambda: store.write(make_record())):
+    for attempt in (
+        store.ping,
+        store.records,
+        lambda: store.write(make_record()),
+        store.ask,
+        store.keys,
+        lambda: store.put_key(StoredKey(Key("team-a", "a" * 64), 0.0)),
+        lambda: store.forget("2026-01-31"),
+    ):
         with pytest.raises(StoreError, match="newer relay_app") as caught:
             attempt()
         assert not caught.value.rejected
