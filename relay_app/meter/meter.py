@@ -75,6 +75,10 @@ class Meter:
         """Responses created and not done."""
         return len(self._units.open)
 
+    def responses(self) -> list[str]:
+        """The ids of these; with ``UNNAMED`` in front where the provider gave none."""
+        return list(self._units.open)
+
     @property
     def units_open(self) -> int:
         """The same, and transcriptions that are still to be expected: what is worth waiting for."""
