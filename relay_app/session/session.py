@@ -1,7 +1,8 @@
 """Session: owns two Links and two pumps; the first end wins; settles once.
 
 The rule: ``run()`` returns only when both ends are closed and usage is settled, whatever was
-raised on the way, GreenletExit and SystemExit included.
+raised on the way, GreenletExit and SystemExit included. Who leaves is let go at once; what the
+upstream was doing then is cancelled, and what it reports is waited for.
 """
 
 import os
@@ -11,20 +12,22 @@ from contextlib import ExitStack
 
 import gevent
 
-from relay_app import codec
-from relay_app.errors import ClientFault, Fault, RelayFault
+from relay_app.errors import Fault, RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.meter.meter import Meter
 from relay_app.observe.logs import SessionLog
 from relay_app.observe.tally import Tally
 from relay_app.session.bill import Bill
+from relay_app.session.collector import Collector
 from relay_app.session.context import SessionContext
 from relay_app.session.ends import Ends
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
-from relay_app.session.pump import Hold, Observe, Pump
+from relay_app.session.parting import dismiss, see_off
+from relay_app.session.pump import DROP, Observe, Pump, Verdict
 from relay_app.session.tap import AuditSink, Tap
+from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
-from relay_app.wire.frames import Close, FrameError
+from relay_app.wire.frames import FrameError
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Message
 
@@ -32,12 +35,11 @@ __all__ = ["Session"]
 
 CLIENT_KEEP_BYTES = 262_144
 """Client events are advisory; a larger one is metered by its length and never parsed."""
-CLOSE_SECONDS = 2.0
-"""How long a peer may take to answer our close; what a provider reports meanwhile counts."""
-LINGER_SECONDS = 1.0
 TAP_SECONDS = 2.0
-ROOM_SECONDS = 60.0
-"""How long a large frame may keep room that other sessions wait for: 16 MiB at 2.2 Mbit/s."""
+FINISH_SECONDS = 5.0
+"""How long a client that is to go still hears what its cancelled responses came to."""
+LEAST_COLLECT_SECONDS = 0.5
+"""However little time is left, a provider that answers a cancel promptly is heard."""
 
 
 class Session:
@@ -76,10 +78,13 @@ class Session:
         self._before_forward = before_forward
         self._on_hold = on_hold
         self._clock = clock
-        self._started = self._active = clock()
-        self._seen_messages = 0
+        self._started = clock()
         self._draining: tuple[Fault, float] | None = None
         self._greenlets: list[gevent.Greenlet[..., None]] = []
+        # Of what we say ourselves: a user can quote it, an operator can search the log for it.
+        self._event_id = f"event_{context.id}"
+        self._collector = Collector(meter, target, event_id=self._event_id, spawn=self._spawn)
+        self._vigil = Vigil(client, target, self._ends, limits, self.log, self._started)
         self._taps: tuple[Tap, ...] = ()
         if audit is not None:
             self._taps = (Tap("sent", context.id, audit), Tap("received", context.id, audit))
@@ -100,17 +105,17 @@ class Session:
             self._log_open()
             for tap in self._taps:
                 tap.start()
-            pumps = [
-                self._spawn(self._run, self._up, self._client),
-                self._spawn(self._run, self._down, self._target),
-            ]
+            up = self._spawn(self._run, self._up, self._client)
+            down = self._spawn(self._run, self._down, self._target)
+            down.rawlink(lambda _: self._collector.give_up())
             self.ending = self._ends.wait()
-            self._part(self.ending)
-            gevent.joinall(pumps, timeout=CLOSE_SECONDS)
-            gevent.killall(pumps)
-            gevent.joinall(
-                [self._spawn(link.finish, LINGER_SECONDS) for link in (self._client, self._target)]
-            )
+            to_client, to_target = farewells(self.ending)
+            parting = self._spawn(self._see_off, self._client, up, to_client)
+            if self.ending.cause is not Cause.TARGET and self.ending.offender != "target":
+                self._collector.begin()
+                self._collector.wait(self._collect_seconds())
+            self._see_off(self._target, down, to_target)
+            parting.join()
 
     # -- asked from outside ------------------------------------------------------------------
 
@@ -118,8 +123,19 @@ class Session:
         """Ends the session for a reason of ours. Never blocks."""
         self._ends.cancel(fault)
 
+    def finish(self, fault: Fault) -> None:
+        """Ends the session for a reason of ours once what runs is cancelled and has been heard by
+        the client, in ``FINISH_SECONDS`` at the latest. Never blocks; asked again changes nothing.
+
+        From now on nothing that the client says goes upstream.
+        """
+        if not self._collector.begun:
+            self._collector.begin()
+            self.drain(fault, FINISH_SECONDS)
+
     def drain(self, fault: Fault, seconds: float) -> None:
-        """Ends the session once no response is running, at the latest in ``seconds``.
+        """Ends the session once nothing runs, no transcription either, at the latest in
+        ``seconds``. Never blocks.
 
         Asked again, the earlier deadline counts: a quick stop overtakes a graceful one.
         """
@@ -131,18 +147,10 @@ class Session:
     def tick(self, elapsed_seconds: float) -> None:
         """The keeper's visit: liveness, stalls, idleness, length. Never blocks."""
         now = self._clock()
-        self._check_peers(elapsed_seconds, now)
-        limits = self._limits
-        messages = self._up.messages + self._down.messages
-        if messages != self._seen_messages:
-            self._seen_messages = messages
-            self._active = now
-        elif now - self._active > limits.idle_seconds:
-            text = f"no message in either direction for {limits.idle_seconds:g} seconds"
-            self.cancel(ClientFault(text, code="session_idle"))
-        if now - self._started > limits.max_session_seconds:
-            text = f"the session hit this relay's maximum of {limits.max_session_seconds:g} seconds"
-            self.cancel(ClientFault(text, code="session_expired"))
+        self._vigil.look_at_peers(elapsed_seconds, now)
+        overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
+        if overdue is not None:
+            self.cancel(overdue)
         if self._draining is not None:
             self._check_drain()
 
@@ -163,38 +171,42 @@ class Session:
             drift=meter.drift,
         )
 
-    def _check_peers(self, elapsed_seconds: float, now: float) -> None:
-        stall_seconds = self._limits.stall_seconds
-        for link, sink in ((self._client, self._target), (self._target, self._client)):
-            if not link.pulse(elapsed_seconds, self._limits.ping_seconds) and link.end is None:
-                self.log.warning("gave up a silent peer", side=link.name)
-                link.abort()
-            blocked = link.blocked_since
-            if blocked is not None and now - blocked > stall_seconds:
-                self._ends.stalled(link, f"read nothing for {stall_seconds:g} seconds")
-            if link.hoards_room(ROOM_SECONDS):
-                slow = link if sink.blocked_since is None else sink
-                self._ends.stalled(slow, "took too long over a large message")
-
     def _check_drain(self) -> None:
         assert self._draining is not None
         fault, deadline = self._draining
+        if self.ending is not None:
+            self._collector.hurry(self._collect_seconds())
+            return
         # A pump that is busy may be holding the very response.done we wait for.
-        running = self._meter.responses_open or self._down.busy
+        running = self._meter.units_open or self._down.busy
         if not running or self._clock() >= deadline:
             self.cancel(fault)
 
+    def _collect_seconds(self) -> float:
+        """How long a session that ends may wait for what its upstream reports."""
+        seconds = self._limits.drain_seconds
+        if self._draining is not None:
+            seconds = min(seconds, self._draining[1] - self._clock())
+        return max(seconds, LEAST_COLLECT_SECONDS)
+
     # -- observing ---------------------------------------------------------------------------
 
-    def _observe_sent(self, message: Message) -> None:
+    def _observe_sent(self, message: Message) -> Verdict:
+        if self._collector.begun:
+            return DROP
         self._meter.sent(message)
         if self._taps:
             self._taps[0].offer(message)
+        return None
 
-    def _observe_received(self, message: Message) -> Hold | None:
+    def _observe_received(self, message: Message) -> Verdict:
         commit = self._bill.received(message)
         if self._taps:
             self._taps[1].offer(message)
+        if self._collector.begun:
+            self._collector.notice()
+            if self._collector.provoked(message):
+                return DROP
         return commit if self._before_forward else None
 
     def _not_recorded(self, fault: Fault) -> None:
@@ -246,23 +258,10 @@ class Session:
 
     # -- ending ------------------------------------------------------------------------------
 
-    def _part(self, ending: Ending) -> None:
-        to_client, to_target = farewells(ending)
-        self._bid(self._target, to_target)
-        self._bid(self._client, to_client)
-
-    def _bid(self, link: Link, farewell: Farewell) -> None:
-        if farewell.event is not None:
-            # The session's id is what a user can quote and an operator can search the log for.
-            event = {**farewell.event.event(), "event_id": f"event_{self.context.id}"}
-            try:
-                link.send_text(codec.dumps(event))
-            except LinkEnded:
-                pass  # it will hear neither the event nor the close
-        if farewell.close is not None:
-            link.close(farewell.close)
-        if farewell.reset:
-            link.abort()
+    def _see_off(
+        self, link: Link, reader: "gevent.Greenlet[..., None]", farewell: Farewell
+    ) -> None:
+        see_off(link, reader, farewell, event_id=self._event_id)
 
     def _stop(self) -> None:
         """Nothing of ours runs any more; both sides have at least been told."""
@@ -273,8 +272,10 @@ class Session:
                 # We were killed, and there is no time for more than this.
                 fault = RelayFault("the relay is going away", close_code=1001)
                 self.ending = Ending(Cause.CANCEL, fault=fault)
-                for link in (self._client, self._target):
-                    link.close(Close(1001, fault.message.encode()))
+            for link, farewell in zip(
+                (self._client, self._target), farewells(self.ending), strict=True
+            ):
+                dismiss(link, farewell)
 
     # -- the two log lines -------------------------------------------------------------------
 

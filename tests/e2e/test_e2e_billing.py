@@ -23,10 +23,10 @@ def upstream() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, upstream: Provider) -> Iterator[RelayProcess]:
-    # Nothing here may pass because a hold ran out of patience.
-    with relay(
-        tmp_path_factory.mktemp("billing"), upstream.url, limits="hold_seconds = 30"
-    ) as process:
+    # Nothing here may pass because a hold ran out of patience. Nor does any upstream here answer a
+    # cancel.
+    limits = "hold_seconds = 30\ndrain_seconds = 1"
+    with relay(tmp_path_factory.mktemp("billing"), upstream.url, limits=limits) as process:
         yield process
     assert "Traceback" not in process.output
 

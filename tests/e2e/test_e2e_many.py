@@ -28,6 +28,8 @@ from relay_app.settings import Settings
 
 SESSIONS = 200
 SEED = 20_260_101
+UNHEARD = "drain_seconds = 1"
+"""No upstream here answers a cancel."""
 POOLED_THREADS = 1 + 10 + 1 + 2
 """The worker's own, gevent's for name look-ups, the ledger's writer and readers."""
 
@@ -196,7 +198,7 @@ def test_two_hundred_sessions_end_in_every_way_and_nothing_is_left(
     tmp_path: Path, upstream: Provider, let_in: LetIn
 ) -> None:
     dice = random.Random(SEED)
-    with relay(tmp_path, upstream.url) as running:
+    with relay(tmp_path, upstream.url, limits=UNHEARD) as running:
         pid = worker(running)
         (first,) = let_in(running, range(1))
         first.begin()
@@ -248,7 +250,7 @@ def test_sigterm_ends_the_rest_and_settles_them(
     tmp_path: Path, upstream: Provider, let_in: LetIn
 ) -> None:
     dice = random.Random(SEED + 1)
-    with relay(tmp_path, upstream.url, limits="drain_seconds = 1") as running:
+    with relay(tmp_path, upstream.url, limits=UNHEARD) as running:
         sessions = let_in(running, range(SESSIONS))
         talk(sessions, dice, steps=3 * SESSIONS)
         gone = dice.sample(sessions, SESSIONS // 2)
@@ -274,7 +276,7 @@ def test_sigterm_ends_the_rest_and_settles_them(
 @contextmanager
 def relay_in_this_process(folder: Path, base_url: str) -> Iterator[RelayProcess]:
     """The relay under pywsgi, on the hub of a thread of this process."""
-    config = write_settings(folder, base_url)
+    config = write_settings(folder, base_url, server=UNHEARD)
     app = create_app(Settings.from_file(config))
     listening = threading.Event()
     port: list[int] = []

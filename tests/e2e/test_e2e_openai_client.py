@@ -278,7 +278,7 @@ def test_a_transcription_session(
     settled_alike(running, provider, heard.events, {"transcription completed": 2})
 
 
-def test_a_client_that_leaves_in_the_middle_of_an_answer_leaves_a_record_behind(
+def test_a_client_that_leaves_in_the_middle_of_an_answer_pays_what_the_provider_bills(
     running: RelayProcess, provider: Simulator, client: openai.OpenAI
 ) -> None:
     with client.realtime.connect(model="gpt-realtime") as connection:
@@ -289,7 +289,11 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_leaves_a_record_behind(
     (record,) = eventually(
         lambda: [r for r in running.records() if r["unit_id"] == unit], "the record"
     )
-    assert (record["status"], record["source"]) == ("dropped", "estimated")
+    assert (record["status"], record["source"]) == ("cancelled", "reported")
+    (billed,) = [entry for entry in provider.billed if entry.id == unit]
+    spoken = billed.usage["output_token_details"]["audio_tokens"]
+    assert record["output_audio_tokens"] == spoken > 0
+    assert spoken < 4_000, "it was cancelled, not waited for"
 
 
 def test_the_wrong_key_is_the_clients_own_kind_of_error(running: RelayProcess) -> None:

@@ -27,10 +27,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Provider:
-    """Begins a response when asked to, and ends it when the test says ``finish``."""
+    """Begins a response when asked to, and ends it when the test says ``finish`` or, unless it is
+    ``deaf``, somebody cancels it."""
 
     def __init__(self) -> None:
         self.url = ""
+        self.deaf = False
         self.begun = threading.Semaphore(0)
         self._open: queue.Queue[tuple[ServerConnection, str]] = queue.Queue()
         self._count = 0
@@ -38,7 +40,11 @@ class Provider:
     def handle(self, connection: ServerConnection) -> None:
         try:
             for message in connection:
-                if json.loads(message)["type"] == "response.create":
+                event = json.loads(message)
+                if event["type"] == "response.cancel" and not self.deaf:
+                    cancelled = {"id": event["response_id"], "status": "cancelled"}
+                    connection.send(json.dumps({"type": "response.done", "response": cancelled}))
+                if event["type"] == "response.create":
                     self._count += 1
                     name = f"resp_{self._count}"
                     response = {"id": name, "object": "realtime.response", "status": "in_progress"}
@@ -131,6 +137,7 @@ def test_sigterm_ends_idle_sessions_at_once_and_lets_a_response_finish(
 def test_a_response_that_does_not_finish_is_cut_after_drain_seconds_and_recorded(
     tmp_path: Path, provider: Provider
 ):
+    provider.deaf = True
     with relay(tmp_path, provider.url, limits="drain_seconds = 1") as running:
         with running.connect() as busy:
             begin_response(busy, provider)
@@ -145,6 +152,7 @@ def test_a_response_that_does_not_finish_is_cut_after_drain_seconds_and_recorded
 def test_a_quick_stop_waits_for_no_response_and_loses_no_record(
     tmp_path: Path, provider: Provider, number: int
 ):
+    provider.deaf = True
     with relay(tmp_path, provider.url) as running:
         with running.connect() as finished, running.connect() as busy:
             begin_response(finished, provider)
@@ -160,6 +168,7 @@ def test_a_quick_stop_waits_for_no_response_and_loses_no_record(
 
 
 def test_a_quick_stop_overtakes_a_graceful_one(tmp_path: Path, provider: Provider):
+    provider.deaf = True
     with relay(tmp_path, provider.url) as running:
         with running.connect() as idle, running.connect() as busy:
             begin_response(busy, provider)

@@ -87,6 +87,12 @@ class Peer:
         assert frame.opcode is Opcode.TEXT, frame
         return codec.loads_object(bytes(frame.data))
 
+    def cancelled(self) -> str:
+        """The response that the next event cancels."""
+        event = self.told()
+        assert event["type"] == "response.cancel", event
+        return str(event["response_id"])
+
     def part(self) -> tuple[int | None, str]:
         """Code and reason of the close frame that has to be next; answers it."""
         frame = self.receive()
@@ -259,6 +265,14 @@ def converse(stage: Stage) -> None:
     assert stage.target.told()["audio"] == "AAAA"
     stage.target.say("session.created")
     assert stage.client.told()["type"] == "session.created"
+
+
+def leave_amid(stage: Stage, response: str = "resp_open") -> None:
+    """The client leaves amid a response; the upstream, told to cancel it, leaves without a word."""
+    stage.client.close(1000, "done")
+    assert stage.target.cancelled() == response
+    stage.target.close(1000)
+    stage.target.part()
 
 
 def was_reset(sock: Any) -> bool:

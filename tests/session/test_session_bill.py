@@ -6,6 +6,7 @@ from session_support import (
     QuickAccountant,
     SetStage,
     SlowAccountant,
+    leave_amid,
     response_done,
     until,
 )
@@ -108,8 +109,7 @@ def test_a_record_that_nobody_takes_is_in_the_log_whole(
     on.client.told()
     on.target.say(**response_done())
     assert on.client.told()["type"] == "response.done"
-    on.client.close(1000)
-    on.target.part()
+    leave_amid(on)
     on.ended()
     lost = [r.getMessage() for r in caplog.records if "usage record lost" in r.getMessage()]
     assert len(lost) == 2
@@ -127,7 +127,6 @@ def test_a_store_that_hangs_delays_the_end_only_so_long(
     on = stage(accountant=SlowAccountant(), hold_seconds=0.01)
     on.target.say("response.created", response={"id": "resp_open"})
     on.client.told()
-    on.client.close(1000)
-    on.target.part()
+    leave_amid(on)
     with gevent.Timeout(5):
         on.ended()

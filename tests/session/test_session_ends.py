@@ -367,6 +367,7 @@ def test_a_response_that_does_not_end_is_not_waited_for_longer_than_it_may(
     on.tick(29.0)
     assert not on.session.cancelled.is_set()
     on.tick(1.0)
+    assert on.target.cancelled() == "resp_1"
     assert on.client.told()["type"] == "error"
     assert on.client.part()[0] == 1001
     on.target.part()

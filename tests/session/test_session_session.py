@@ -14,6 +14,7 @@ from session_support import (
     Stage,
     converse,
     greenlets_left,
+    leave_amid,
     response_done,
     until,
 )
@@ -47,9 +48,9 @@ def test_a_pump_that_breaks_is_1011_to_both(
 
 
 class BrokenMeter:
-    """Stands for a bug of ours; ``responses_open`` and the rest are a meter's."""
+    """Stands for a bug of ours; its counts are a meter's."""
 
-    responses_open = opaque_sent = opaque_received = records = inexact = 0
+    units_open = opaque_sent = opaque_received = records = inexact = 0
 
     def __init__(self, usage: Any) -> None:
         self.usage = usage
@@ -60,6 +61,9 @@ class BrokenMeter:
 
     def received(self, message: Any) -> Any:
         raise KeyError("received")
+
+    def responses(self) -> list[str]:
+        return []
 
     def close(self) -> Any:
         raise KeyError("close")
@@ -112,8 +116,7 @@ def test_it_settles_exactly_once_and_says_so_in_two_lines(
     on.target.say(**response_done())
     on.client.told()
     on.client.told()
-    on.client.close(1000, "done")
-    on.target.part()
+    leave_amid(on)
     on.ended()
     assert sorted(r.unit_id for r in on.recorded) == ["resp_1", "resp_open"]
     lines = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
@@ -123,7 +126,7 @@ def test_it_settles_exactly_once_and_says_so_in_two_lines(
 
 
 @pytest.mark.parametrize("error", [gevent.GreenletExit, SystemExit, KeyboardInterrupt])
-@pytest.mark.parametrize("moment", ["talking", "parting", "settling"])
+@pytest.mark.parametrize("moment", ["talking", "collecting", "parting", "settling"])
 def test_whatever_is_thrown_into_it_it_settles_and_disposes(
     stage: SetStage, error: type[BaseException], moment: str
 ) -> None:
@@ -136,11 +139,13 @@ def test_whatever_is_thrown_into_it_it_settles_and_disposes(
         except BaseException as caught:  # noqa: BLE001 - the hub would print it
             raised.append(caught)
 
-    on = stage(accountant=accountant, run=run)
+    on = stage(accountant=accountant, run=run, drain_seconds=30 if moment == "collecting" else 0)
     on.target.say("response.created", response={"id": "resp_open"})
     on.client.told()
     if moment != "talking":
         on.client.close(1000)
+        assert on.target.cancelled() == "resp_open"
+    if moment in ("parting", "settling"):
         assert on.target.receive().opcode is Opcode.CLOSE  # which it leaves unanswered
     if moment == "settling":
         on.target.sock.close()
@@ -158,6 +163,8 @@ def test_whatever_is_thrown_into_it_it_settles_and_disposes(
     if moment == "talking":
         assert on.client.part() == (1001, "the relay is going away")
         assert on.target.part() == (1001, "the relay is going away")
+    if moment == "collecting":
+        assert on.target.part() == (1000, "")
 
 
 def test_a_second_kill_while_settling_loses_no_record(stage: SetStage) -> None:

@@ -162,9 +162,11 @@ class Peer:
         return json.loads(self.hear())
 
     def hear_close(self) -> tuple[int | None, str]:
-        """Code and reason of the close frame that must come next; skips pings."""
-        while (got := self.receive()) is not CLOSED and got.opcode in (PING, PONG):
-            pass
+        """Code and reason of the close frame that must come next; skips pings, and the cancels of
+        responses that still run."""
+        while (got := self.receive()) is not CLOSED:
+            if got.opcode not in (PING, PONG) and b'"response.cancel"' not in got.payload:
+                break
         assert got is not CLOSED, "ended without a close frame"
         assert got.opcode == CLOSE, got
         if not got.payload:

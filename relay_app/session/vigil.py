@@ -1,0 +1,59 @@
+"""Vigil: whether both peers live and take what they are sent, and whether anybody speaks.
+
+The rule: it is asked, once a second, and looks; no session has timers of its own, and no message
+pays for any of it. Nothing here blocks.
+"""
+
+from relay_app.errors import ClientFault, Fault
+from relay_app.observe.logs import SessionLog
+from relay_app.session.ends import Ends
+from relay_app.settings import Server
+from relay_app.wire.link import Link
+
+__all__ = ["Vigil"]
+
+ROOM_SECONDS = 60.0
+"""How long a large frame may keep room that other sessions wait for: 16 MiB at 2.2 Mbit/s."""
+
+
+class Vigil:
+    """Over one session between ``client`` and ``target`` that begins ``now``."""
+
+    def __init__(
+        self, client: Link, target: Link, ends: Ends, limits: Server, log: SessionLog, now: float
+    ) -> None:
+        self._links = ((client, target), (target, client))
+        self._ends = ends
+        self._limits = limits
+        self._log = log
+        self._started = self._active = now
+        self._seen_messages = 0
+
+    def look_at_peers(self, elapsed_seconds: float, now: float) -> None:
+        """Gives up who does not live, and tells the ends of who keeps everybody waiting."""
+        stall_seconds = self._limits.stall_seconds
+        for link, sink in self._links:
+            if not link.pulse(elapsed_seconds, self._limits.ping_seconds) and link.end is None:
+                self._log.warning("gave up a silent peer", side=link.name)
+                link.abort()
+            blocked = link.blocked_since
+            if blocked is not None and now - blocked > stall_seconds:
+                self._ends.stalled(link, f"read nothing for {stall_seconds:g} seconds")
+            if link.hoards_room(ROOM_SECONDS):
+                slow = link if sink.blocked_since is None else sink
+                self._ends.stalled(slow, "took too long over a large message")
+
+    def overdue(self, messages: int, now: float) -> Fault | None:
+        """Why the session has to end, if it does: silent or open for too long. ``messages`` is how
+        many have passed so far."""
+        limits = self._limits
+        if now - self._started > limits.max_session_seconds:
+            text = f"the session hit this relay's maximum of {limits.max_session_seconds:g} seconds"
+            return ClientFault(text, code="session_expired")
+        if messages != self._seen_messages:
+            self._seen_messages = messages
+            self._active = now
+        elif now - self._active > limits.idle_seconds:
+            text = f"no message in either direction for {limits.idle_seconds:g} seconds"
+            return ClientFault(text, code="session_idle")
+        return None
