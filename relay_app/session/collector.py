@@ -1,8 +1,8 @@
 """Collector: cancels what runs upstream, and waits for what it has come to.
 
-The rules: each response is cancelled once, by its id; what the upstream reports is metered by the
-pump that reads it, and here is only noticed; an upstream that cannot be told is not waited for,
-because closing its connection is then the only way to stop it.
+The rules: one response or all of them are cancelled, each once, by its id; what the upstream
+reports is metered by the pump that reads it, and here is only noticed; an upstream that cannot be
+told is not waited for, because closing its connection is then the only way to stop it.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,9 @@ class Collector:
         self._target = target
         self._event_id = event_id
         self._spawn = spawn
+        self._unwelcome: set[str] = set()
         self._cancelled: set[str] = set()
+        self._said = False
         self._cancelling = False
         self._vain = False
         self._deadline = float("inf")
@@ -52,10 +54,15 @@ class Collector:
         self.begun = True
         self.notice()
 
+    def cancel(self, unit_id: str) -> None:
+        """Cancels this response alone, if it still runs. Never blocks."""
+        self._unwelcome.add(unit_id)
+        self.notice()
+
     def notice(self) -> None:
         """The upstream said something, or fell silent for good. Never blocks."""
         self._change.set()
-        if self.begun and not self._cancelling and not self._vain and self._uncancelled():
+        if not self._cancelling and not self._vain and self._uncancelled():
             self._cancelling = True
             self._spawn(self._cancel)
 
@@ -82,7 +89,7 @@ class Collector:
     def provoked(self, message: Message) -> bool:
         """Whether ``message`` is an error that a cancel of ours was answered with: its response
         had just ended. A client takes error events for fatal, and this one is none of its own."""
-        if not self.begun or not message.text or message.length > MAX_ERROR_BYTES:
+        if not self._said or not message.text or message.length > MAX_ERROR_BYTES:
             return False
         if peek(message.head()) != "error":
             return False
@@ -91,13 +98,16 @@ class Collector:
     def _uncancelled(self) -> list[str]:
         running = self._meter.responses()
         self._cancelled.intersection_update(running)
-        return [unit_id for unit_id in running if unit_id not in self._cancelled]
+        self._unwelcome.intersection_update(running)
+        unwelcome = running if self.begun else self._unwelcome
+        return [unit_id for unit_id in unwelcome if unit_id not in self._cancelled]
 
     def _cancel(self) -> None:
         try:
             while uncancelled := self._uncancelled():
                 for unit_id in uncancelled:
                     self._cancelled.add(unit_id)
+                    self._said = True
                     if not self._target.send_text(codec.dumps(self._cancellation(unit_id))):
                         self.give_up()
                         return

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import gevent
 
+from relay_app import codec
 from relay_app.errors import Fault, RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.meter.meter import Meter
@@ -21,6 +22,7 @@ from relay_app.session.bill import Bill
 from relay_app.session.collector import Collector
 from relay_app.session.context import SessionContext
 from relay_app.session.ends import Ends
+from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
 from relay_app.session.pump import DROP, Observe, Pump, Verdict
@@ -45,7 +47,8 @@ LEAST_COLLECT_SECONDS = 0.5
 class Session:
     """One conversation. All of it runs on one hub.
 
-    ``on_hold`` is told the seconds a frame was held for its record, and whether it came.
+    ``guard`` objects to what the limits of the session's key have no room for. ``on_hold`` is told
+    the seconds a frame was held for its record, and whether it came.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Session:
         accountant: Accountant,
         limits: Server,
         before_forward: bool,
+        guard: Guard | None = None,
         audit: AuditSink | None = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
         clock: Callable[[], float] = time.monotonic,
@@ -76,6 +80,7 @@ class Session:
         self._bill = Bill(meter, accountant, log=self.log, on_refused=self._not_recorded)
         self._limits = limits
         self._before_forward = before_forward
+        self._guard = guard
         self._on_hold = on_hold
         self._clock = clock
         self._started = clock()
@@ -151,6 +156,8 @@ class Session:
         overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
         if overdue is not None:
             self.cancel(overdue)
+        if self._guard is not None and self.ending is None:
+            self._object(self._guard.look())
         if self._draining is not None:
             self._check_drain()
 
@@ -194,9 +201,11 @@ class Session:
     def _observe_sent(self, message: Message) -> Verdict:
         if self._collector.begun:
             return DROP
-        self._meter.sent(message)
+        event_type = self._meter.sent(message)
         if self._taps:
             self._taps[0].offer(message)
+        if self._guard is not None and event_type == "response.create":
+            return self._kept_back(self._guard.asked(message))
         return None
 
     def _observe_received(self, message: Message) -> Verdict:
@@ -205,9 +214,39 @@ class Session:
             self._taps[1].offer(message)
         if self._collector.begun:
             self._collector.notice()
-            if self._collector.provoked(message):
-                return DROP
+        if self._guard is not None:
+            self._object(self._guard.heard())
+        if self._collector.provoked(message):
+            return DROP
         return commit if self._before_forward else None
+
+    def _kept_back(self, objection: Objection | None) -> Verdict:
+        """What becomes of a ``response.create``: it goes upstream unless there is an objection."""
+        if objection is None and not self._collector.begun:
+            return None
+        self._meter.withheld()
+        self._object(objection)
+        return DROP
+
+    def _object(self, objection: Objection | None) -> None:
+        if objection is None:
+            return
+        if objection.ends:
+            self.finish(objection.fault)
+        elif objection.response_id:
+            self._collector.cancel(objection.response_id)
+            self._spawn(self._tell, objection)
+        else:
+            self._tell(objection)  # here: who asks too often waits for his answers
+
+    def _tell(self, objection: Objection) -> None:
+        """Says to the client why a response is refused; the session goes on."""
+        event = objection.fault.event()
+        event["error"]["event_id"] = objection.event_id or None
+        try:
+            self._client.send_text(codec.dumps({**event, "event_id": self._event_id}))
+        except LinkEnded:
+            pass  # nobody is there to be told
 
     def _not_recorded(self, fault: Fault) -> None:
         self.drain(RelayFault(fault.message, code=fault.code), self._limits.drain_seconds)
@@ -253,7 +292,7 @@ class Session:
 
     def _spawn(self, function: Callable[..., None], *args: object) -> "gevent.Greenlet[..., None]":
         greenlet = gevent.spawn(function, *args)
-        self._greenlets.append(greenlet)
+        self._greenlets = [*filter(None, self._greenlets), greenlet]  # those that still run
         return greenlet
 
     # -- ending ------------------------------------------------------------------------------

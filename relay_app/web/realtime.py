@@ -26,6 +26,7 @@ from relay_app.meter.meter import Meter
 from relay_app.meter.usage import UsageRecord
 from relay_app.observe.logs import line
 from relay_app.session.context import SessionContext, new_session_id
+from relay_app.session.guard import Guard
 from relay_app.session.keeper import Keeper
 from relay_app.session.session import Session
 from relay_app.session.tap import AuditSink
@@ -278,22 +279,24 @@ class _Conversation:
             return
         self._overdue.kill()
         try:
+            meter = Meter(
+                context.id,
+                key=context.key,
+                upstream=context.upstream,
+                model=context.model,
+                upstream_model=context.upstream_model,
+                clock=endpoint.clock,
+                price=self._price,
+            )
             session = Session(
                 endpoint.client_link(sock, early),
                 self.dialled.link,
                 context=context,
-                meter=Meter(
-                    context.id,
-                    key=context.key,
-                    upstream=context.upstream,
-                    model=context.model,
-                    upstream_model=context.upstream_model,
-                    clock=endpoint.clock,
-                    price=self._price,
-                ),
+                meter=meter,
                 accountant=endpoint.accountant,
                 limits=endpoint.limits,
                 before_forward=endpoint.before_forward,
+                guard=self._guard(meter),
                 audit=endpoint.audit,
                 on_hold=endpoint.on_hold,
             )
@@ -307,6 +310,23 @@ class _Conversation:
         if self.allowance is not None:
             self.allowance.charge(priced)
         return priced
+
+    def _guard(self, meter: Meter) -> Guard | None:
+        if self.allowance is None:
+            return None
+        endpoint = self.endpoint
+        return Guard(
+            self.allowance,
+            meter,
+            price_of=self._live_price,
+            count=lambda limit: endpoint.budgets.stopped.update([limit]),
+            clock=endpoint.clock,
+        )
+
+    def _live_price(self, upstream_model: str) -> LivePrice | None:
+        context = self.context
+        price = self.endpoint.price.find(context.upstream, upstream_model, context.model)
+        return None if price is None else LivePrice(price)
 
     def _give_back(self) -> None:
         self.endpoint.give_back(self.allowance)
