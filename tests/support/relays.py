@@ -35,7 +35,7 @@ api_keys = ["{provider_key}"]
 {upstreams}
 
 [store]
-url = "sqlite:///relay.db"
+url = "{store}"
 {more}
 """
 
@@ -81,8 +81,12 @@ def usage_records(config: Path) -> list[dict]:
 
 def write_settings(folder: Path, base_url: str, **parts: str) -> Path:
     """A settings file for one key and one upstream; ``parts`` are lines of TOML by section:
-    ``server``, ``keys``, ``upstreams``, and ``more`` for what follows ``[store]``."""
-    parts = {"server": "", "keys": "", "upstreams": "", "more": "", **parts}
+    ``server``, ``keys``, ``upstreams``, and ``more`` for what follows ``[store]``, whose URL is
+    ``store``."""
+    parts = {
+        "server": "", "keys": "", "upstreams": "", "more": "", "store": "sqlite:///relay.db",
+        **parts,
+    }  # fmt: skip
     config = folder / "relay.toml"
     config.write_text(
         SETTINGS.format(base_url=base_url, key=KEY, provider_key=PROVIDER_KEY, **parts)
@@ -122,12 +126,17 @@ def _host(name: str):
     return lambda config, workers: python(HOSTS / f"{name}.py")
 
 
-def _gunicorn(worker_class: str, *options: str, config: str = "python:relay_app.web.gunicorn"):
+def _gunicorn(
+    worker_class: str,
+    *options: str,
+    config: str = "python:relay_app.web.gunicorn",
+    app: str = "application:create_host()",
+):
     def command(_: Path, workers: int) -> list[str | Path]:
         return python(
             "-m", "gunicorn", "-c", config, "-k", worker_class, "--workers", str(workers),
             "--bind", "127.0.0.1:0", "--access-logfile", "-", "--pythonpath", HOSTS, *options,
-            "application:create_host()",
+            app,
         )  # fmt: skip
 
     return command
@@ -145,8 +154,10 @@ SERVERS = {
     "geventwebsocket-worker": _gunicorn("relay_app.web.gevent_websocket.Worker"),
     "geventwebsocket-hook": _host("geventwebsocket_hook"),
     "geventwebsocket-stock": _host("geventwebsocket_stock"),
+    "short-leases": _gunicorn("gevent", app="short_leases:create()"),
     "sync": _gunicorn("sync", config=_THREADS_CONFIG),
     "wsgiref": _host("wsgiref_server"),
 }
 """How to start each server. ``gunicorn`` is the relay alone, by ``relay-app serve``; the others
-run the host application of ``hosts/application.py``. The last two cannot carry a session."""
+run the host application of ``hosts/application.py``, but for ``short-leases``, which is the relay
+alone too. The last two cannot carry a session."""
