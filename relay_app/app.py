@@ -73,6 +73,7 @@ class Relay:
             self.store,
             lease_seconds=lease_seconds,
             on_leased=self.metrics.leased,
+            on_refused=self.metrics.limit_refused,
             clock=clock,
         )
         self._pricer = Pricer(
@@ -107,6 +108,7 @@ class Relay:
             prepare=self.prepare,
             on_refused=self.metrics.refused,
             on_hold=self.metrics.held,
+            on_limit=self.metrics.limit_stopped,
             clock=self._clock,
         )
         self.endpoint.register(app)
@@ -213,9 +215,6 @@ class Relay:
                 journal_damaged_bytes=journal.backlog.damaged_bytes if journal else 0,
                 buffered_bytes=self._rooms.taken_bytes,
                 unpriced=dict(self._pricer.unpriced),
-                limit_refusals=dict(self.budgets.refused),
-                limit_stops=dict(self.budgets.stopped),
-                lease_failures=self.budgets.failures,
             )
         )
 

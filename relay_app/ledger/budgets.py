@@ -14,7 +14,6 @@ import logging
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 from weakref import WeakValueDictionary
@@ -52,14 +51,13 @@ _log = logging.getLogger(__name__)
 
 
 class Budgets:
-    """Leases of one worker's sessions. Counters only grow.
+    """Leases of one worker's sessions.
 
     Construction is free and may precede a fork: the greenlet and its thread come with the first
     session of a key that has limits. All methods belong to one hub.
 
-    ``refused`` counts refusals by limit, ``stopped`` by limit what sessions had to stop: for
-    ``budget`` and ``unavailable`` the session, for ``tokens`` a response. ``failures`` counts calls
-    that the store did not answer; ``on_leased`` is told the seconds that each answer took.
+    ``on_refused`` is told the limit that a refusal was for; ``on_leased`` the seconds that each
+    answer of the store took, None if it did not answer.
     """
 
     def __init__(
@@ -67,17 +65,16 @@ class Budgets:
         store: Store,
         *,
         lease_seconds: float = LEASE_SECONDS,
-        on_leased: Callable[[float], None] = lambda seconds: None,
+        on_leased: Callable[[float | None], None] = lambda seconds: None,
+        on_refused: Callable[[str], None] = lambda limit: None,
         backoff: Callable[[int], float] = backoff_seconds,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.refused: Counter[str] = Counter()
-        self.stopped: Counter[str] = Counter()
-        self.failures = 0
         self._store = store
         self._lease_seconds = lease_seconds
         self._on_leased = on_leased
+        self._on_refused = on_refused
         self._backoff = backoff
         self._clock = clock
         self._timer = timer
@@ -138,7 +135,7 @@ class Budgets:
         finally:
             del self._opening[allowance]
         if lease.refusal:
-            self.refused[lease.refusal] += 1
+            self._on_refused(lease.refusal)
             self._forget(allowance)
             raise refused(key, lease.refusal, lease.tokens, self._clock())
         return allowance
@@ -266,7 +263,7 @@ class Budgets:
             self._agenda.put(allowance, asked_at)
 
     def _failed(self, error: Exception) -> None:
-        self.failures += 1
+        self._on_leased(None)
         if not self._failing:
             self._failing = True
             why = redact(f"{type(error).__name__}: {error}")

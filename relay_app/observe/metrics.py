@@ -42,9 +42,6 @@ class Snapshot:
     journal_damaged_bytes: int = 0
     buffered_bytes: int = 0
     unpriced: Mapping[str, int] = field(default_factory=dict)
-    limit_refusals: Mapping[str, int] = field(default_factory=dict)
-    limit_stops: Mapping[str, int] = field(default_factory=dict)
-    lease_failures: int = 0
 
 
 class Metrics:
@@ -141,9 +138,20 @@ class Metrics:
         if not kept:
             self._late.inc()
 
-    def leased(self, seconds: float) -> None:
-        """Counts an answer of the store about budgets."""
-        self._leased.observe(seconds)
+    def limit_refused(self, limit: str) -> None:
+        """Counts a session refused for a limit of its key."""
+        self._limit_refusals.labels(limit).inc()
+
+    def limit_stopped(self, why: str) -> None:
+        """Counts a session ended, or a response refused in it, for a limit of its key."""
+        self._limit_stops.labels(why).inc()
+
+    def leased(self, seconds: float | None) -> None:
+        """Counts an answer of the store about budgets, None if it did not answer."""
+        if seconds is None:
+            self._lease_failures.inc()
+        else:
+            self._leased.observe(seconds)
 
     def publish(self, now: Snapshot) -> None:
         """Brings the metrics up to ``now``."""
@@ -157,11 +165,6 @@ class Metrics:
         self._reach(self._opened, now.opened)
         self._reach(self._records, now.records)
         self._reach(self._failures, now.store_failures)
-        self._reach(self._lease_failures, now.lease_failures)
-        for limit, count in now.limit_refusals.items():
-            self._reach(self._limit_refusals.labels(limit), count)
-        for limit, count in now.limit_stops.items():
-            self._reach(self._limit_stops.labels(limit), count)
         for (by, code), count in _summed(now.closes).items():
             self._reach(self._closed.labels(by, code), count)
         for reason, count in now.unpriced.items():

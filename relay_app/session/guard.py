@@ -42,7 +42,8 @@ class Objection:
 
 class Guard:
     """The limits of one session. ``price_of`` gives the rates of a model that the upstream says
-    it runs; ``count`` is told ``budget``, ``unavailable`` or ``tokens`` at each objection."""
+    it runs; ``count`` is told why at each objection: ``budget`` or ``unavailable`` end the session,
+    ``tokens`` refuses a response."""
 
     def __init__(
         self,

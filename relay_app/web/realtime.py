@@ -87,6 +87,7 @@ class RealtimeEndpoint:
     """Returns once a session can be metered; waits only for the first of a process."""
     on_refused: Callable[[int], None]
     on_hold: Callable[[float, bool], None]
+    on_limit: Callable[[str], None]
     clock: Callable[[], float] = time.time
     opening: int = 0
 
@@ -319,7 +320,7 @@ class _Conversation:
             self.allowance,
             meter,
             price_of=self._live_price,
-            count=lambda limit: endpoint.budgets.stopped.update([limit]),
+            count=endpoint.on_limit,
             clock=endpoint.clock,
         )
 
