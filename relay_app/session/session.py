@@ -153,6 +153,7 @@ class Session:
             self.cancel(overdue)
         if self._draining is not None:
             self._check_drain()
+        self._bill.tick(now)
 
     def tally(self) -> Tally:
         """What has gone through so far."""
