@@ -3,10 +3,13 @@
 The rule: a commit leaves the outbox only when its outcome is known, so that a failed write, a
 killed greenlet or a timeout loses nothing and reorders nothing. The outbox is bounded, and a
 full one refuses instead of forgetting.
+
+Beside the commits lie checkpoints, of units that are still running. They may be lost, nobody waits
+for them, and only the newest of a unit is kept, until the record of its end takes its place.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from gevent.event import Event
@@ -68,9 +71,10 @@ class Outbox:
         self._max_records = max_records
         self._records = 0
         self._commits: deque[Commit] = deque()
+        self._checkpoints: dict[str, UsageRecord] = {}
 
     def __len__(self) -> int:
-        """Records waiting, those being written right now included."""
+        """Records waiting, those being written right now included; no checkpoints."""
         return self._records
 
     @property
@@ -90,11 +94,31 @@ class Outbox:
             )
         self._commits.append(commit)
         self._records += len(records)
+        for record in records:
+            self._checkpoints.pop(record.id, None)
         return commit
+
+    def checkpoint(self, records: Sequence[UsageRecord]) -> None:
+        """Each in place of the last of its unit, as far as half of the outbox has room for them:
+        the other half is for what may not be lost."""
+        for record in records:
+            waiting = self._records + len(self._checkpoints)
+            if record.id in self._checkpoints or 2 * waiting < self._max_records:
+                self._checkpoints[record.id] = record
 
     def commits(self) -> list[Commit]:
         """All that wait, oldest first. They stay."""
         return list(self._commits)
+
+    def checkpoints(self) -> list[UsageRecord]:
+        """The checkpoints that wait. They stay."""
+        return list(self._checkpoints.values())
+
+    def forget(self, checkpoints: Sequence[UsageRecord]) -> None:
+        """Let go of ``checkpoints``, but for those that were replaced meanwhile."""
+        for record in checkpoints:
+            if self._checkpoints.get(record.id) is record:
+                del self._checkpoints[record.id]
 
     def settle(self, commits: list[Commit], rejected: Mapping[str, str]) -> None:
         """Let go of the oldest ``commits``: durable, but for the records ``rejected`` by id."""

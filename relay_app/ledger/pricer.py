@@ -29,7 +29,8 @@ class Pricer:
     ``prefixes`` is what to put before the model names of an upstream's records, by its name.
     ``unpriced`` counts the records returned without a cost by why: ``unknown_usage`` (the
     provider did not say what was used), ``no_price`` (no row for the model), ``no_rate`` (the
-    row has no rate for a kind of token that was used).
+    row has no rate for a kind of token that was used). A ``residual`` is not counted: the end of
+    its unit will be.
     """
 
     def __init__(self, prices: PriceList, prefixes: Mapping[str, str]) -> None:
@@ -42,7 +43,7 @@ class Pricer:
     def __call__(self, record: UsageRecord) -> UsageRecord:
         """``record`` with its cost and the row it was priced by, or as it is."""
         if record.source == "unknown":
-            self.unpriced["unknown_usage"] += 1
+            self._count(record, "unknown_usage")
             return record
         price = self.find(record.upstream, record.upstream_model, record.model)
         if price is None:
@@ -72,9 +73,12 @@ class Pricer:
             )
 
     def _without(self, record: UsageRecord, reason: str, why: str) -> UsageRecord:
-        self.unpriced[reason] += 1
+        self._count(record, reason)
         named = (record.upstream_model, record.upstream)
         if named not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(named)
             self._untold[named] = why
         return record
+
+    def _count(self, record: UsageRecord, reason: str) -> None:
+        self.unpriced[reason] += record.kind != "residual"

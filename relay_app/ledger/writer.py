@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 
 class Writer:
     """One thread, begun by the first call, that serves one hub. Counters only grow.
+    ``records_written`` is of records that stand for the end of a unit: no residuals.
 
     ``name`` says what is written to, ``waits`` where records are while that fails.
     """
@@ -83,7 +84,8 @@ class Writer:
             _log.warning("the %s works again; %d usage records caught up", self._name, len(records))
             self.failing_since = None
         self.commits += bool(records)
-        self.records_written += len(records) - refused
+        residuals = sum(record.kind == "residual" for record in records)
+        self.records_written += max(0, len(records) - residuals - refused)
         return rejected
 
     def stop(self) -> None:

@@ -85,10 +85,10 @@ class SessionFacts:
         """The items whose transcription was ordered and never ended."""
         return [item_id for item_id, commit in self._commits.items() if commit.awaited]
 
-    def expected(self, now: float) -> int:
-        """How many of them may still come."""
+    def expected(self, now: float) -> list[str]:
+        """Those of them that may still come."""
         since = now - EXPECTED_SECONDS
-        return sum(commit.awaited and commit.at > since for commit in self._commits.values())
+        return [i for i, commit in self._commits.items() if commit.awaited and commit.at > since]
 
     def transcription_of(self, item_id: str, now: float) -> tuple[float, str | None]:
         """When an item's transcription began, and its model: ``now``'s unless it was committed."""

@@ -69,6 +69,7 @@ class Meter:
         self._units = Units()
         self._estimator = Estimator(self._facts.upstream_model)
         self._unnamed = 0
+        self._begun: set[str] = set()
 
     @property
     def responses_open(self) -> int:
@@ -82,7 +83,7 @@ class Meter:
     @property
     def units_open(self) -> int:
         """The same, and transcriptions that are still to be expected: what is worth waiting for."""
-        return len(self._units.open) + self._facts.expected(self._clock())
+        return len(self._units.open) + len(self._facts.expected(self._clock()))
 
     def running(self) -> Usage:
         """What the open responses are estimated to have used so far, all together.
@@ -138,6 +139,24 @@ class Meter:
             return _HANDLERS[event_type](self, event)
         return NOTHING
 
+    @property
+    def begun(self) -> bool:
+        """Whether a response has begun of which there was no :meth:`checkpoint` yet."""
+        return bool(self._begun)
+
+    def checkpoint(self, *, begun: bool = False) -> list[UsageRecord]:
+        """What every unit that is still to end has used so far, or only what has just ``begun``:
+        records of these units in case nobody lives to see their end, which replaces them.
+
+        They count nowhere here.
+        """
+        ids = [unit_id for unit_id in self._units.open if not begun or unit_id in self._begun]
+        self._begun.clear()
+        records = [self._residual_response(unit_id) for unit_id in ids]
+        if not begun:
+            records += map(self._residual_transcription, self._facts.expected(self._clock()))
+        return records
+
     def close(self) -> list[UsageRecord]:
         """The session ended: a record for each response and each transcription that never did.
         Then there are none."""
@@ -170,6 +189,7 @@ class Meter:
         unit_id = self._response_id(event)
         fits = self._units.begin(unit_id, self._clock())
         if unit_id in self._units.open:
+            self._begun.add(unit_id)
             self._estimator.begin(unit_id, mapping(event.get("response")))
         if fits:
             return NOTHING
@@ -235,6 +255,18 @@ class Meter:
             "transcription", item_id, "dropped", started_at, reported, estimate, model
         )
 
+    def _residual_response(self, unit_id: str) -> UsageRecord:
+        started_at = self._units.open[unit_id]
+        estimate = self._estimator.so_far(unit_id)
+        reported = complete_response(Reported(), estimate, spent=True)
+        return self._priced("residual", unit_id, "dropped", started_at, reported, estimate)
+
+    def _residual_transcription(self, item_id: str) -> UsageRecord:
+        started_at, model = self._facts.transcription_of(item_id, self._clock())
+        estimate = self._estimator.transcription(item_id, model or "", None)
+        reported = complete_transcription(Reported(), estimate)
+        return self._priced("residual", item_id, "dropped", started_at, reported, estimate, model)
+
     def _record(
         self,
         kind: Kind,
@@ -258,8 +290,21 @@ class Meter:
         self.usage += reported.usage
         ended = Ended(started_at, reported.usage, reported.source, ended_as, estimate)
         self._units.end(unit_id, ended)
+        self._begun.discard(unit_id)
         if reported.source == "reported" and estimate:
             self.drift.add(estimate, reported.usage)
+        return [self._priced(kind, unit_id, ended_as, started_at, reported, estimate, model)]
+
+    def _priced(
+        self,
+        kind: Kind,
+        unit_id: str,
+        ended_as: Status,
+        started_at: float,
+        reported: Reported,
+        estimate: Usage,
+        model: str | None = None,
+    ) -> UsageRecord:
         record = UsageRecord(
             id=record_id(self._session_id, unit_id),
             session_id=self._session_id,
@@ -277,7 +322,7 @@ class Meter:
             usage=reported.usage,
             usage_raw=reported.raw,
         )
-        return [self._price(record)]
+        return self._price(record)
 
     def _response_id(self, event: dict[str, Any]) -> str:
         return (

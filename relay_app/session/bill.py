@@ -1,7 +1,8 @@
 """Bill: the records of one session, from the units its meter ends to the accountant.
 
-The rule: a record is never dropped in silence. What the accountant does not take now is kept and
-offered again when the session settles; what it does not take then either is logged, whole.
+The rules: a record is never dropped in silence. What the accountant does not take now is kept and
+offered again when the session settles; what it does not take then either is logged, whole. And of
+a unit that runs there is a checkpoint, so that a worker that dies leaves a record of it behind.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ __all__ = ["Bill"]
 SETTLE_SECONDS = 5.0
 """How long a session that has ended waits for its records to be durable."""
 RETRY_SECONDS = 0.25
+CHECKPOINT_SECONDS = 4.0
+"""Looked at once a second, so that no checkpoint gets older than five."""
 
 
 class Bill:
@@ -41,11 +44,26 @@ class Bill:
         self._log = log
         self._on_refused = on_refused
         self._kept: list[UsageRecord] = []
+        self._checkpointed = float("-inf")
 
     def received(self, message: Message) -> Commit | None:
         """Meters a message of the upstream's; the ticket of the records it brought, if any."""
         records = self._meter.received(message)
+        if self._meter.begun:
+            self._checkpoint(begun=True)
         return self._record(records) if records else None
+
+    def tick(self, now: float) -> None:
+        """The keeper's visit: checkpoints what runs, if that is due. Never blocks."""
+        if now - self._checkpointed >= CHECKPOINT_SECONDS and self._meter.units_open:
+            self._checkpointed = now
+            self._checkpoint(begun=False)
+
+    def _checkpoint(self, *, begun: bool) -> None:
+        try:
+            self._accountant.checkpoint(self._meter.checkpoint(begun=begun))
+        except Exception as error:  # noqa: BLE001 - the unit's end is recorded all the same
+            self._log.error("no checkpoint", error=repr(error))
 
     def _record(self, records: Sequence[UsageRecord]) -> Commit | None:
         try:

@@ -160,6 +160,7 @@ class Session:
             self._object(self._guard.look())
         if self._draining is not None:
             self._check_drain()
+        self._bill.tick(now)
 
     def tally(self) -> Tally:
         """What has gone through so far."""

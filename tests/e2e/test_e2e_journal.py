@@ -178,6 +178,27 @@ def test_kills_under_load_lose_nothing_that_a_client_saw(tmp_path: Path, down: b
     assert list(tmp_path.glob("var/journal/*.journal")) == []
 
 
+def test_an_answer_that_a_kill_cut_off_while_the_store_was_down_is_in_the_store_later(
+    tmp_path: Path,
+) -> None:
+    def begin(connection) -> None:
+        for _ in connection:
+            connection.send('{"type":"response.created","response":{"id":"resp_cut"}}')
+
+    with upstream(begin) as base_url, faraway_relay(tmp_path, base_url) as running:
+        switch = tmp_path / "far.db.down"
+        switch.touch()
+        with running.connect(close_timeout=1) as client:
+            client.send('{"type":"response.create"}')
+            client.recv(timeout=30)
+            journal = tmp_path / "var" / "journal"
+            noted = lambda: any(b"resp_cut" in f.read_bytes() for f in journal.glob("*.journal"))  # noqa: E731
+            eventually(noted, "a checkpoint in the journal")
+            os.kill(worker(running), signal.SIGKILL)
+        switch.unlink()
+        eventually(lambda: stored(tmp_path) == ["resp_cut"], "the residual in the store")
+
+
 def test_a_worker_that_stops_leaves_to_the_next_start_what_the_store_does_not_take(
     tmp_path: Path,
 ) -> None:

@@ -66,6 +66,15 @@ def test_reported_zeros_cost_zero():
     assert str(record.cost_usd) == "0.000000"
 
 
+def test_a_residual_is_priced_as_any_other_and_counted_with_its_unit_alone():
+    pricer = Pricer(LIST, {})
+    running = {"kind": "residual", "source": "estimated", "status": "dropped"}
+    assert pricer(unpriced(**running)).cost_usd == Decimal("0.032")
+    pricer(unpriced(**running, upstream_model="x", model="x"))
+    pricer(unpriced(**(running | {"source": "unknown"})))
+    assert not +pricer.unpriced
+
+
 def test_a_model_without_a_price_is_counted_each_time_and_named_once(caplog):
     pricer = Pricer(LIST, {})
     with caplog.at_level(logging.WARNING, LOGGER):

@@ -1,6 +1,7 @@
 """One record a unit: whatever is repeated, missing, late or broken."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -115,6 +116,51 @@ def test_closing_drops_what_still_runs_and_only_once():
     assert (record.started_at, record.ended_at, record.usage) == (5.0, 9.0, Usage())
     assert meter.close() == []
     assert meter.responses_open == 0
+
+
+def test_a_checkpoint_is_what_a_close_would_record_and_counts_nowhere():
+    clock = Clock(5.0)
+    meter = new_meter(clock=clock)
+    meter.received(created("a"))
+    meter.received(created("b"))
+    meter.received(done("a", text_usage(1, 1)))
+    meter.received(event({"type": "response.text.delta", "response_id": "b", "delta": "Hi"}))
+    before = (meter.records, meter.usage)
+    clock.now = 9.0
+    (residual,) = meter.checkpoint()
+    assert (meter.records, meter.usage) == before
+    assert (residual.kind, residual.source, residual.status) == ("residual", "estimated", "dropped")
+    assert (residual.started_at, residual.ended_at) == (5.0, 9.0)
+    (dropped,) = meter.close()
+    assert replace(residual, kind="response") == dropped
+    assert residual.rank < dropped.rank
+    assert meter.checkpoint() == []
+
+
+def test_what_has_just_begun_is_checkpointed_once():
+    meter = new_meter()
+    assert not meter.begun
+    meter.received(created("a"))
+    assert meter.begun
+    assert [record.unit_id for record in meter.checkpoint(begun=True)] == ["a"]
+    assert not meter.begun
+    meter.received(created("b"))
+    assert [record.unit_id for record in meter.checkpoint(begun=True)] == ["b"]
+    meter.received(created("c"))
+    meter.received(done("c", text_usage(1, 1)))
+    assert not meter.begun
+    assert [record.unit_id for record in meter.checkpoint()] == ["a", "b"]
+
+
+def test_a_transcription_that_is_awaited_is_checkpointed():
+    meter = new_meter()
+    session = {"input_audio_transcription": {"model": "whisper-1"}}
+    meter.received(session_event(session))
+    meter.received(event({"type": "input_audio_buffer.committed", "item_id": "item_1"}))
+    (residual,) = meter.checkpoint()
+    assert (residual.kind, residual.model, residual.unit_id) == ("residual", "whisper-1", "item_1")
+    (dropped,) = meter.close()
+    assert (dropped.id, dropped.kind) == (residual.id, "transcription")
 
 
 def test_a_response_whose_end_cannot_be_read_is_dropped_and_not_lost():

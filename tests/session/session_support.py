@@ -121,6 +121,7 @@ class SlowAccountant(Accountant):
         self.tickets: list[Commit] = []
         self.refusals: list[Exception] = []
         self.recorded: list[UsageRecord] = []
+        self.checkpoints: list[UsageRecord] = []
 
     def record(self, records: Sequence[UsageRecord]) -> Commit:
         if self.refusals:
@@ -129,6 +130,9 @@ class SlowAccountant(Accountant):
         self.tickets.append(commit)
         self.recorded += records
         return commit
+
+    def checkpoint(self, records: Sequence[UsageRecord]) -> None:
+        self.checkpoints += records
 
 
 class QuickAccountant(SlowAccountant):

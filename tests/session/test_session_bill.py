@@ -117,6 +117,42 @@ def test_a_record_that_nobody_takes_is_in_the_log_whole(
     assert "output_text_tokens" in lost[0]
 
 
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_what_runs_is_checkpointed_when_it_begins_and_every_few_seconds(stage: SetStage) -> None:
+    on = stage(accountant=QuickAccountant())
+    noted = on.accountant.checkpoints
+    on.target.say("response.created", response={"id": "resp_1"})
+    on.client.told()
+    assert [(record.unit_id, record.kind) for record in noted] == [("resp_1", "residual")]
+    on.tick(1.0)
+    for words in range(1, 3):
+        on.target.say("response.output_text.delta", delta="Hi", response_id="resp_1")
+        on.client.told()
+        on.tick(1.0, times=4)
+        assert noted[-1].usage.output_text_tokens == words + 2
+    assert len(noted) == 1 + 3
+    assert on.session.tally().usage.tokens == 0
+    on.target.say(**response_done())
+    on.client.told()
+    on.tick(5.0)
+    assert len(noted) == 4
+    assert [record.kind for record in on.recorded] == ["response"]
+
+
+def test_a_checkpoint_that_fails_is_in_the_log_and_stops_nothing(
+    stage: SetStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = stage()
+    monkeypatch.setattr(on.accountant, "checkpoint", lambda records: 1 / 0)
+    on.target.say("response.created", response={"id": "resp_1"})
+    on.target.say(**response_done())
+    assert [on.client.told()["type"] for _ in range(2)] == ["response.created", "response.done"]
+    assert len(on.recorded) == 1
+    assert "no checkpoint" in caplog.text
+
+
 # -- a store that hangs --------------------------------------------------------------------------
 
 
