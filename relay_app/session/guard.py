@@ -2,9 +2,10 @@
 
 The rules:
 
-* It is asked about every message while responses run, so it adds and multiplies, and calls no
-  store. Only a client's ``response.create`` may wait for one, a second at most, and delays
-  nobody but its client.
+* It is told of every message, and looks at what runs when one of them may matter: a response
+  begins or ends, audio comes, or so many small ones have come that together they cost what a
+  piece of audio does. To look is to add and to multiply, and calls no store. Only a client's
+  ``response.create`` may wait for one, a second at most, and delays nobody but its client.
 * What the server says decides. A ``response.create`` is looked at because it can still be kept
   back; one that is hidden from us is found by its ``response.created``.
 * An objection is raised once for what it is about.
@@ -27,6 +28,10 @@ from relay_app.wire.messages import Message
 __all__ = ["Guard", "Objection"]
 
 MAX_EVENT_ID: Final = 256
+SMALL_BYTES: Final = 1_024
+"""Deltas of text are smaller, and of audio larger: this is 16 ms of it."""
+SMALL_MESSAGES: Final = 16
+"""A token each, they cost less than 250 ms of audio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Guard:
         self._model = ""
         self._price: LivePrice | None = None
         self._open = 0
+        self._small = 0
         self._admitted = 0
         self._over = False
 
@@ -82,11 +88,16 @@ class Guard:
         self._admitted += 1
         return None
 
-    def heard(self) -> Objection | None:
+    def heard(self, message: Message) -> Objection | None:
         """A message of the upstream's has come and was metered."""
         was_open, self._open = self._open, self._meter.responses_open
         if self._over or not (self._open or was_open):
             return None
+        if self._open == was_open and message.length < SMALL_BYTES:
+            self._small += 1
+            if self._small < SMALL_MESSAGES:
+                return None
+        self._small = 0
         objection = self.look()
         if objection is not None or self._open <= was_open:
             return objection

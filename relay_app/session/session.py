@@ -216,7 +216,7 @@ class Session:
         if self._collector.begun:
             self._collector.notice()
         if self._guard is not None:
-            self._object(self._guard.heard())
+            self._object(self._guard.heard(message))
         if self._collector.provoked(message):
             return DROP
         return commit if self._before_forward else None

@@ -26,8 +26,9 @@ class Talk(Limited):
         return self.guard.asked(asked)
 
     def hear(self, type: str, **fields: Any) -> Objection | None:
-        self.meter.received(message(type, **fields))
-        return self.guard.heard()
+        heard = message(type, **fields)
+        self.meter.received(heard)
+        return self.guard.heard(heard)
 
     def begin(self, response_id: str = "resp_1") -> Objection | None:
         return self.hear("response.created", response={"id": response_id})
@@ -68,6 +69,16 @@ def test_an_answer_is_cut_by_the_delta_that_the_budget_has_no_room_for(talk: Any
     assert talk.speak(0.25) is None, "once is enough"
 
 
+def test_an_answer_in_words_is_cut_within_a_few_of_them(talk: Any):
+    talk = talk(budget_usd=Decimal("0.010"))
+    talk.begin()
+    words = 0
+    while talk.hear("response.output_text.delta", response_id="resp_1", delta="word") is None:
+        words += 1
+        gevent.sleep(0.0005)
+    assert abs(words * 16 - 10_000) <= 2 * 16 * 16
+
+
 def test_a_response_that_does_not_fit_is_not_asked_for(talk: Any):
     talk = talk(budget_usd=Decimal("0.010"))
     talk.hear("session.created", session={"model": "m", "instructions": "word " * 4_000})
@@ -103,8 +114,7 @@ def test_a_response_that_the_server_began_is_cut_if_its_input_does_not_fit(talk:
 def test_what_is_used_up_by_records_alone_is_found_when_looked_at(talk: Any):
     talk = talk(budget_usd=Decimal("0.010"))
     talk.others_use(microusd=9_000)
-    talk.hear("response.done", **done("resp_1", audio=1_000))
-    assert talk.guard.heard() is None
+    assert talk.hear("response.done", **done("resp_1", audio=1_000)) is None
     talk.look_again()
     objection = talk.guard.look()
     assert objection is not None
