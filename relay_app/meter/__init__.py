@@ -13,6 +13,7 @@ for nothing and raises nothing, because a fault of metering must never stop audi
     facts          what the server said about its session: models, modalities
     units          which units run and which have ended, in bounded memory
     meter          events -> UsageRecord, keyed by response or item id
+    recorder       a unit's figures -> UsageRecord
     usage          Usage and UsageRecord, the values that come out
     price          one model's rates, and what usage costs by them
     prices         a record's model -> the price it is billed by

@@ -115,7 +115,7 @@ class Estimator:
 
     def running(self) -> Usage:
         """What all running responses must have used so far."""
-        used = [self._used(output, output.said.tokens) for output in self._open.values()]
+        used = [self._used(output, output.said_tokens) for output in self._open.values()]
         return used[0] if len(used) == 1 else sum(used, Usage())
 
     def asked_input(self) -> Usage:
@@ -134,7 +134,7 @@ class Estimator:
     def so_far(self, unit_id: str) -> Usage:
         """What a running response must have used so far."""
         output = self._open.get(unit_id)
-        return Usage() if output is None else self._used(output, output.said.tokens)
+        return Usage() if output is None else self._used(output, output.said_tokens)
 
     def transcription(self, item_id: str, model: str, transcript: str | None) -> Usage:
         """What the transcription of an item must have used; empty if nothing was heard of it."""

@@ -15,17 +15,18 @@ It may be called from the greenlets of both directions: no call of it yields.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from relay_app.meter.completed import by_kind, complete_response, complete_transcription
+from relay_app.meter.completed import complete_response, complete_transcription
 from relay_app.meter.drift import Drift
 from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message
 from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER
 from relay_app.meter.reading import MAX_PARSED_BYTES, read
+from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
 from relay_app.meter.units import UNNAMED, Ended, Units
 from relay_app.meter.untrusted import identifier, mapping, name
-from relay_app.meter.usage import SOURCE_RANK, Kind, Status, Usage, UsageRecord, record_id
+from relay_app.meter.usage import SOURCE_RANK, Kind, Status, Usage, UsageRecord
 
 __all__ = ["Meter"]
 
@@ -59,17 +60,21 @@ class Meter:
         self.records = 0
         self.drift = Drift()
         """How far estimates were from reports; what was estimated alone is in ``usage`` too."""
-        self._session_id = session_id
-        self._key = key
-        self._upstream = upstream
-        self._model = name(model) or ""
         self._clock = clock
-        self._price = price
+        self._recorder = Recorder(
+            session_id,
+            key=key,
+            upstream=upstream,
+            model=name(model) or "",
+            clock=clock,
+            price=price,
+        )
         self._facts = SessionFacts(name(upstream_model) or "")
         self._units = Units()
         self._estimator = Estimator(self._facts.upstream_model)
         self._unnamed = 0
         self._begun: set[str] = set()
+        self._noted: set[str] = set()
 
     @property
     def responses_open(self) -> int:
@@ -148,13 +153,15 @@ class Meter:
         """What every unit that is still to end has used so far, or only what has just ``begun``:
         records of these units in case nobody lives to see their end, which replaces them.
 
-        They count nowhere here.
+        They count nowhere here. A unit without a name is left out, for it may end under another.
         """
-        ids = [unit_id for unit_id in self._units.open if not begun or unit_id in self._begun]
-        self._begun.clear()
-        records = [self._residual_response(unit_id) for unit_id in ids]
+        ids = self._begun if begun else self.responses()
+        records = [self._residual_response(i) for i in ids if not i.startswith(UNNAMED)]
+        self._begun = set()
         if not begun:
-            records += map(self._residual_transcription, self._facts.expected(self._clock()))
+            expected = self._facts.expected(self._clock())
+            self._noted = (self._noted | {*expected}).intersection(self._facts.awaited())
+            records += map(self._residual_transcription, expected)
         return records
 
     def close(self) -> list[UsageRecord]:
@@ -178,8 +185,15 @@ class Meter:
         return NOTHING
 
     def _transcription_failed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
-        self._facts.transcribed(identifier(event.get("item_id")), self._clock())
-        return NOTHING
+        item_id = identifier(event.get("item_id"))
+        started_at, model = self._facts.transcription_of(item_id or "", self._clock())
+        self._facts.transcribed(item_id, self._clock())
+        if item_id is None or item_id not in self._noted:
+            return NOTHING
+        # It is no unit, but a checkpoint says otherwise, and something has to take its place.
+        return self._record(
+            "transcription", item_id, "failed", started_at, Reported(), Usage(), model
+        )
 
     def _item(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
         self._facts.saw_item(mapping(event.get("item")))
@@ -259,13 +273,13 @@ class Meter:
         started_at = self._units.open[unit_id]
         estimate = self._estimator.so_far(unit_id)
         reported = complete_response(Reported(), estimate, spent=True)
-        return self._priced("residual", unit_id, "dropped", started_at, reported, estimate)
+        return self._made("residual", unit_id, "dropped", started_at, reported, estimate)
 
     def _residual_transcription(self, item_id: str) -> UsageRecord:
         started_at, model = self._facts.transcription_of(item_id, self._clock())
         estimate = self._estimator.transcription(item_id, model or "", None)
         reported = complete_transcription(Reported(), estimate)
-        return self._priced("residual", item_id, "dropped", started_at, reported, estimate, model)
+        return self._made("residual", item_id, "dropped", started_at, reported, estimate, model)
 
     def _record(
         self,
@@ -291,11 +305,12 @@ class Meter:
         ended = Ended(started_at, reported.usage, reported.source, ended_as, estimate)
         self._units.end(unit_id, ended)
         self._begun.discard(unit_id)
+        self._noted.discard(unit_id)
         if reported.source == "reported" and estimate:
             self.drift.add(estimate, reported.usage)
-        return [self._priced(kind, unit_id, ended_as, started_at, reported, estimate, model)]
+        return [self._made(kind, unit_id, ended_as, started_at, reported, estimate, model)]
 
-    def _priced(
+    def _made(
         self,
         kind: Kind,
         unit_id: str,
@@ -305,24 +320,16 @@ class Meter:
         estimate: Usage,
         model: str | None = None,
     ) -> UsageRecord:
-        record = UsageRecord(
-            id=record_id(self._session_id, unit_id),
-            session_id=self._session_id,
-            kind=kind,
-            source=reported.source,
-            status=ended_as,
-            key=self._key,
-            upstream=self._upstream,
-            model=model or self._model,
-            upstream_model=model or self._facts.upstream_model,
-            unit_id=unit_id,
-            started_at=started_at,
-            ended_at=self._clock(),
-            estimate=by_kind(estimate),
-            usage=reported.usage,
-            usage_raw=reported.raw,
+        return self._recorder.record(
+            kind,
+            unit_id,
+            ended_as,
+            started_at,
+            reported,
+            estimate,
+            model=model,
+            upstream_model=self._facts.upstream_model,
         )
-        return self._price(record)
 
     def _response_id(self, event: dict[str, Any]) -> str:
         return (

@@ -58,11 +58,11 @@ class Output:
         self.framing.add(_KINDS[event_type])
 
     @property
-    def said(self) -> Counted:
+    def said_tokens(self) -> int:
         """The text tokens of the deltas so far."""
-        by_bytes = -(-self.piece_bytes // BYTES_PER_TOKEN)
-        spoken = {SPOKEN_TOKENS} if self.audio_bytes else set()
-        return Counted(max(self.pieces, by_bytes) + sum(self.framing | spoken), not self.pieces)
+        tokens = max(self.pieces, -(-self.piece_bytes // BYTES_PER_TOKEN)) + sum(self.framing)
+        heard = self.audio_bytes and SPOKEN_TOKENS not in self.framing
+        return tokens + SPOKEN_TOKENS if heard else tokens
 
     def written(self, items: list[dict[str, Any]]) -> Counted:
         """The text tokens of the output ``items``, or of the deltas if there is no text in them."""
@@ -75,7 +75,7 @@ class Output:
         if texts:
             counted = count_tokens(texts)
             return Counted(counted.tokens + framing, counted.exact)
-        return self.said
+        return Counted(self.said_tokens, not self.pieces)
 
 
 def _texts(item: dict[str, Any]) -> tuple[list[str], int]:

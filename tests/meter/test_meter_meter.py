@@ -152,11 +152,37 @@ def test_what_has_just_begun_is_checkpointed_once():
     assert [record.unit_id for record in meter.checkpoint()] == ["a", "b"]
 
 
-def test_a_transcription_that_is_awaited_is_checkpointed():
+def awaiting():
+    """A meter that waits for the transcription of item_1."""
     meter = new_meter()
-    session = {"input_audio_transcription": {"model": "whisper-1"}}
-    meter.received(session_event(session))
+    meter.received(session_event({"input_audio_transcription": {"model": "whisper-1"}}))
     meter.received(event({"type": "input_audio_buffer.committed", "item_id": "item_1"}))
+    return meter
+
+
+def test_a_failed_transcription_takes_the_place_of_its_checkpoint():
+    failed = event(
+        {"type": "conversation.item.input_audio_transcription.failed", "item_id": "item_1"}
+    )
+    meter = awaiting()
+    (residual,) = meter.checkpoint()
+    (record,) = meter.received(failed)
+    assert (record.id, record.kind) == (residual.id, "transcription")
+    assert (record.status, record.source) == ("failed", "unknown")
+    assert not meter.received(failed)
+    assert meter.close() == []
+
+
+def test_what_has_no_name_is_not_checkpointed_because_it_may_end_under_another():
+    meter = new_meter()
+    meter.received(event({"type": "response.created", "event_id": "event_1"}))
+    assert meter.checkpoint(begun=True) == meter.checkpoint() == []
+    assert not meter.begun
+    assert meter.responses_open == 1
+
+
+def test_a_transcription_that_is_awaited_is_checkpointed():
+    meter = awaiting()
     (residual,) = meter.checkpoint()
     assert (residual.kind, residual.model, residual.unit_id) == ("residual", "whisper-1", "item_1")
     (dropped,) = meter.close()
