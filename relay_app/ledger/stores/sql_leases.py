@@ -4,13 +4,19 @@ The rule: one transaction a call, in which nobody else changes what belongs to t
 asked for, be it by asking or by writing records; what is given is decided in ``accounts``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import sqlalchemy as sa
 
-from relay_app.ledger.stores.accounts import KEEP_SECONDS, MINUTE_SECONDS, Held, answer
+from relay_app.ledger.stores.accounts import (
+    KEEP_SECONDS,
+    MINUTE_SECONDS,
+    Account,
+    Held,
+    answer,
+)
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.schema import usage_leases, usage_spending, usage_tokens
 from relay_app.ledger.stores.sql_dialect import Dialect, replacing
@@ -21,8 +27,6 @@ SWEEP_CALLS = 16
 SWEEP_ROWS = 2_000
 """Of so many calls one deletes what is dead of its keys, at most so many leases: more than
 have come since, and not so many that a commit waits."""
-
-_Leases = dict[str, dict[str, Held]]  # by key and session
 
 
 class SQLLeases:
@@ -48,31 +52,38 @@ class SQLLeases:
             now = self._dialect.hold(connection, keys)
             spent = _spent(connection, asks)
             tokens = _tokens(connection, keys, now)
-            leases = _leases(connection, keys, asks, now)
+            accounts = _accounts(connection, keys, asks, now)
             given = []
             for ask in asks:
                 tokens[ask.key] += ask.tokens
                 given.append(
                     answer(
                         ask,
-                        leases[ask.key],
+                        accounts[ask.key],
                         spent=spent.get((ask.key, ask.limits.since), 0),
                         tokens=tokens[ask.key],
                         now=now,
                         seconds=seconds,
                     )
                 )
-            self._keep(connection, asks, leases, now)
+            self._keep(connection, asks, accounts, now)
             if next(self._calls) % SWEEP_CALLS == 0:
                 _sweep(connection, keys, now)
         return given
 
     def _keep(
-        self, connection: sa.Connection, asks: Sequence[Ask], leases: _Leases, now: float
+        self,
+        connection: sa.Connection,
+        asks: Sequence[Ask],
+        accounts: Mapping[str, Account],
+        now: float,
     ) -> None:
-        # Each once, however often it asked: as it is by now.
-        asked = {(ask.key, ask.session_id): leases[ask.key].get(ask.session_id) for ask in asks}
-        rows = [_to_row(*names, held) for names, held in asked.items() if held is not None]
+        asked = dict.fromkeys((ask.key, ask.session_id) for ask in asks)
+        rows = [
+            _to_row(key, session_id, held)
+            for key, session_id in asked
+            if (held := accounts[key].leases.get(session_id)) is not None
+        ]
         if rows:
             connection.execute(self._put_lease, rows)
         used: dict[str, int] = {}
@@ -107,21 +118,28 @@ def _tokens(connection: sa.Connection, keys: Sequence[str], now: float) -> dict[
     return dict.fromkeys(keys, 0) | {key: int(n) for key, n in connection.execute(query)}
 
 
-def _leases(
+def _accounts(
     connection: sa.Connection, keys: Sequence[str], asks: Sequence[Ask], now: float
-) -> _Leases:
-    """Those that count, and those of the sessions that ask, lapsed or not."""
+) -> dict[str, Account]:
+    accounts = {key: Account() for key in keys}
     table = usage_leases.c
-    of_keys = sa.select(usage_leases).where(table.key.in_(keys))
+    beyond = table.microusd - table.recorded
+    sums = sa.select(
+        table.key,
+        table.since,
+        sa.func.sum(sa.case((table.is_open, 1), else_=0)),
+        sa.func.sum(sa.case((beyond > 0, beyond), else_=0)),
+    ).where(table.key.in_(keys), table.lapses_at > now)
+    for key, since, sessions, outstanding in connection.execute(
+        sums.group_by(table.key, table.since)
+    ):
+        accounts[key].sessions += int(sessions)
+        accounts[key].outstanding[since] = int(outstanding)
     asking = sorted({ask.session_id for ask in asks})
-    # Two ways into one table, each with its index.
-    query = sa.union(
-        of_keys.where(table.lapses_at > now), of_keys.where(table.session_id.in_(asking))
-    )
-    found: _Leases = {key: {} for key in keys}
-    for key, session_id, *held in connection.execute(query):
-        found[key][session_id] = Held(*held)
-    return found
+    mine = sa.select(usage_leases).where(table.key.in_(keys), table.session_id.in_(asking))
+    for key, session_id, *held in connection.execute(mine):
+        accounts[key].leases[session_id] = Held(*held)
+    return accounts
 
 
 def _sweep(connection: sa.Connection, keys: Sequence[str], now: float) -> None:
