@@ -4,7 +4,7 @@ The rule: one transaction a call, in which nobody else changes what belongs to t
 asked for, be it by asking or by writing records; what is given is decided in ``accounts``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -50,9 +50,7 @@ class SQLLeases:
         keys = sorted({ask.key for ask in asks})
         with self._dialect.relaxed(connection):
             now = self._dialect.hold(connection, keys)
-            spent = _spent(connection, asks)
-            tokens = _tokens(connection, keys, now)
-            accounts = _accounts(connection, keys, asks, now)
+            spent, tokens, accounts = _known(connection, keys, asks, now)
             given = []
             for ask in asks:
                 tokens[ask.key] += ask.tokens
@@ -95,51 +93,66 @@ class SQLLeases:
             connection.execute(self._add_tokens, rows)
 
 
-def _spent(connection: sa.Connection, asks: Sequence[Ask]) -> dict[tuple[str, str], int]:
-    """What the ledger shows, by key and first day; only of keys that have a budget."""
-    keys: dict[str, set[str]] = {}
+def _known(
+    connection: sa.Connection, keys: Sequence[str], asks: Sequence[Ask], now: float
+) -> tuple[dict[tuple[str, str], int], dict[str, int], dict[str, Account]]:
+    """What the ledger shows by key and first day, tokens by key, and accounts by key.
+
+    One question, for others wait for as long as we hold their keys, and each way to a server
+    and back is longer than what it does there.
+    """
+    spent: dict[tuple[str, str], int] = {}
+    tokens = dict.fromkeys(keys, 0)
+    accounts = {key: Account() for key in keys}
+    for row in connection.execute(sa.union_all(*_parts(keys, asks, now))):
+        what, key, session_id, since, one, other, lapses_at, is_open = row
+        if what == "spent":
+            spent[key, since] = int(one)
+        elif what == "tokens":
+            tokens[key] = int(one)
+        elif what == "account":
+            accounts[key].outstanding[since] = int(one)
+            accounts[key].sessions += int(other)
+        else:
+            held = Held(since, int(one), int(other), lapses_at, is_open)
+            accounts[key].leases[session_id] = held
+    return spent, tokens, accounts
+
+
+def _parts(keys: Sequence[str], asks: Sequence[Ask], now: float) -> Iterator[sa.Select[Any]]:
+    days, seconds, leases = usage_spending.c, usage_tokens.c, usage_leases.c
+    none = (sa.literal(0.0, sa.Double), sa.false())
+    with_budget: dict[str, set[str]] = {}
     for ask in asks:
         if ask.limits.budget_microusd is not None:
-            keys.setdefault(ask.limits.since, set()).add(ask.key)
-    table = usage_spending.c
-    found = {}
-    for since, of_keys in keys.items():  # today, the first of the month, or ever: hardly more
-        query = sa.select(table.key, sa.func.sum(table.microusd)).group_by(table.key)
-        query = query.where(table.key.in_(sorted(of_keys)), table.day >= since)
-        for key, microusd in connection.execute(query):
-            found[key, since] = int(microusd)
-    return found
-
-
-def _tokens(connection: sa.Connection, keys: Sequence[str], now: float) -> dict[str, int]:
-    table = usage_tokens.c
-    query = sa.select(table.key, sa.func.sum(table.tokens)).group_by(table.key)
-    query = query.where(table.key.in_(keys), table.second > now - MINUTE_SECONDS)
-    return dict.fromkeys(keys, 0) | {key: int(n) for key, n in connection.execute(query)}
-
-
-def _accounts(
-    connection: sa.Connection, keys: Sequence[str], asks: Sequence[Ask], now: float
-) -> dict[str, Account]:
-    accounts = {key: Account() for key in keys}
-    table = usage_leases.c
-    beyond = table.microusd - table.recorded
-    sums = sa.select(
-        table.key,
-        table.since,
-        sa.func.sum(sa.case((table.is_open, 1), else_=0)),
-        sa.func.sum(sa.case((beyond > 0, beyond), else_=0)),
-    ).where(table.key.in_(keys), table.lapses_at > now)
-    for key, since, sessions, outstanding in connection.execute(
-        sums.group_by(table.key, table.since)
-    ):
-        accounts[key].sessions += int(sessions)
-        accounts[key].outstanding[since] = int(outstanding)
+            with_budget.setdefault(ask.limits.since, set()).add(ask.key)
+    for since, some in sorted(with_budget.items()):  # today, this month, ever: hardly more
+        yield (
+            _part("spent", days.key, "", since, sa.func.sum(days.microusd), 0, *none)
+            .where(days.key.in_(sorted(some)), days.day >= since)
+            .group_by(days.key)
+        )
+    yield (
+        _part("tokens", seconds.key, "", "", sa.func.sum(seconds.tokens), 0, *none)
+        .where(seconds.key.in_(keys), seconds.second > now - MINUTE_SECONDS)
+        .group_by(seconds.key)
+    )
+    beyond = leases.microusd - leases.recorded
+    outstanding = sa.func.sum(sa.case((beyond > 0, beyond), else_=0))
+    sessions = sa.func.sum(sa.case((leases.is_open, 1), else_=0))
+    yield (
+        _part("account", leases.key, "", leases.since, outstanding, sessions, *none)
+        .where(leases.key.in_(keys), leases.lapses_at > now)
+        .group_by(leases.key, leases.since)
+    )
     asking = sorted({ask.session_id for ask in asks})
-    mine = sa.select(usage_leases).where(table.key.in_(keys), table.session_id.in_(asking))
-    for key, session_id, *held in connection.execute(mine):
-        accounts[key].leases[session_id] = Held(*held)
-    return accounts
+    yield _part("lease", *usage_leases.c).where(leases.key.in_(keys), leases.session_id.in_(asking))
+
+
+def _part(*columns: Any) -> sa.Select[Any]:
+    return sa.select(
+        *(sa.literal(each) if isinstance(each, str | int) else each for each in columns)
+    )
 
 
 def _sweep(connection: sa.Connection, keys: Sequence[str], now: float) -> None:
