@@ -19,7 +19,7 @@ from relay_app.ledger.stores import Store, open_store  # noqa: E402
 NAMES = ["Postgres", "Valkey"]
 RECORDS = 50_000
 BATCH = 1_000
-SESSIONS = 1_000
+CROWDS = [(1_000, 10), (5_000, 1)]
 
 
 def main() -> None:
@@ -31,10 +31,11 @@ def main() -> None:
         with running_server(kind) as server:
             store = open_store(server.url)
             print(f"| {kind.__name__} | {' | '.join(measured(store))} |")
-            leases.append(f"| {kind.__name__} | {' | '.join(measured_leases(store))} |")
+            for crowd in CROWDS:
+                leases.append(f"| {kind.__name__} | {' | '.join(measured_leases(store, *crowd))} |")
             store.close()
     print()
-    print("| | sessions open | one ask, p50 / p99 | 100 asks, p50 / p99 | asks a second |")
+    print("| | sessions, keys | one ask, p50 / p99 | 100 asks, p50 / p99 | asks a second |")
     print("|---|---|---|---|---|")
     print("\n".join(leases))
 
@@ -51,27 +52,25 @@ def measured(store: Store) -> list[str]:
     return [f"{p50:.1f} / {p99:.1f} ms", f"{filling:.1f} s", *reading]
 
 
-def measured_leases(store: Store) -> list[str]:
-    """What renewals take where ``SESSIONS`` of ten keys have a lease and records behind them."""
+def measured_leases(store: Store, sessions: int, keys: int) -> list[str]:
+    """What a renewal takes while so many sessions, of so many keys, have a lease."""
     asks = [
-        make_ask(f"s{n}", 1_000, key=f"team-{n % 10}", budget=10**12, tokens=5)
-        for n in range(SESSIONS)
+        make_ask(f"s{n}", 1_000, key=f"{keys}-{n % keys}", budget=10**12, tokens=5)
+        for n in range(sessions)
     ]
-    for first in range(0, SESSIONS, 100):
-        store.lease(asks[first : first + 100], seconds=600)
-    single = sorted(
-        seconds(lambda n=n: store.lease(asks[n : n + 1], seconds=600)) for n in range(300)
-    )
-    hundred = sorted(
-        seconds(lambda n=n: store.lease(asks[n : n + 100], seconds=600))
-        for n in range(0, SESSIONS, 100)
-        for _ in range(5)
-    )
+
+    def renew(first: int, count: int) -> float:
+        return seconds(lambda: store.lease(asks[first : first + count], seconds=600))
+
+    for first in range(0, sessions, 500):
+        renew(first, 500)
+    single = sorted(renew(n, 1) for n in range(300))
+    hundred = sorted(renew(n % 10 * 100, 100) for n in range(50))
     shown = [
         f"{1_000 * each[len(each) // 2]:.1f} / {1_000 * each[int(len(each) * 0.99)]:.1f} ms"
         for each in (single, hundred)
     ]
-    return [f"{SESSIONS:,}", *shown, f"{100 * len(hundred) / sum(hundred):,.0f}"]
+    return [f"{sessions:,}, {keys}", *shown, f"{100 * len(hundred) / sum(hundred):,.0f}"]
 
 
 def write(store: Store, first: int, count: int) -> None:
