@@ -13,7 +13,9 @@ __all__ = ["BATCH_ASKS", "asked", "leases_of"]
 
 BATCH_ASKS = 500
 """How many are answered in one moment. The server does nothing else meanwhile, for
-about 15 ms, and longer with thousands of sessions of one key."""
+about 15 ms."""
+
+_ACCOUNT = ("spending", "leases", "lapses", "sums", "tokens")
 
 _ANSWERS = 5
 """Figures of each lease that LEASE returns."""
@@ -27,7 +29,7 @@ def asked(prefix: str, asks: Sequence[Ask]) -> tuple[list[str], list[object]]:
     for ask in asks:
         if ask.key not in first:
             first[ask.key] = len(names) + 2
-            names += [f"{kind}:{ask.key}" for kind in ("spending", "leases", "lapses", "tokens")]
+            names += [f"{kind}:{ask.key}" for kind in _ACCOUNT]
         limits = ask.limits
         arguments += (
             first[ask.key],
