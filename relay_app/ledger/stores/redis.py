@@ -19,7 +19,7 @@ from relay_app.ledger.stores.edge import check_rejected, prepared
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.redis_account_scripts import KEYS, LEASE, PUT_KEY
-from relay_app.ledger.stores.redis_accounts import BATCH_ASKS, asked, key_of, key_text, leases_of
+from relay_app.ledger.stores.redis_accounts import BATCH_ASKS, asked, leases_of
 from relay_app.ledger.stores.redis_client import Address
 from relay_app.ledger.stores.redis_connections import Connections, Purpose, run
 from relay_app.ledger.stores.redis_records import BATCH_RECORDS, entry_of, record_keys, view
@@ -99,13 +99,14 @@ class RedisStore(Store):
 
     def keys(self) -> list[StoredKey]:
         with self._connections.reading() as client:
-            found = [key_of(value) for value in run(client, KEYS, key_names(self._prefix, "keys"))]
-        return sorted(found, key=lambda key: key.key.name)
+            found = run(client, KEYS, key_names(self._prefix, "keys"))
+        keys = [StoredKey.from_dict(codec.loads(value.partition(b" ")[2])) for value in found]
+        return sorted(keys, key=lambda key: key.key.name)
 
     def put_key(self, key: StoredKey) -> None:
         keys = key_names(self._prefix, "keys", "digests")
-        digest = key.key.key_sha256
-        owner = self._run("records", PUT_KEY, keys, key.key.name, digest, key_text(key))
+        digest, text = key.key.key_sha256, codec.dumps(key.as_dict())
+        owner = self._run("records", PUT_KEY, keys, key.key.name, digest, text)
         if owner:
             raise ValueError(f"{owner.decode()} is that key already")
 

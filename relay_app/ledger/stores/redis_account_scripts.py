@@ -6,12 +6,16 @@ only what runs inside the server is one moment for all hosts. A test compares th
 ========================  ================================================================
 ``{PREFIX}:leases:KEY``   hash, session → ``HELD RECORDED OPEN SINCE``, in micro-dollars
 ``{PREFIX}:lapses:KEY``   sorted set of those sessions by the server's time when they lapse
+``{PREFIX}:sums:KEY``     hash: ``open`` leases and what they have ``held`` and not recorded, of
+                          the period ``since``, ``as_of`` a time of the server's
 ``{PREFIX}:tokens:KEY``   hash, second → tokens
 ``{PREFIX}:keys``         hash, name → ``SHA256 JSON``
 ``{PREFIX}:digests``      hash, SHA-256 → name
 ========================  ================================================================
 
-WRITE in ``redis_scripts`` keeps ``RECORDED`` up to date. A lease that lapsed is remembered for an
+WRITE in ``redis_scripts`` keeps ``RECORDED`` and its sum up to date. A call takes up the sums where
+the last one left them, so it costs the same however many sessions a key has; when a period begins,
+all are added up anew. A lease that lapsed is remembered for an
 hour and its tokens for a minute; whatever nobody asks for again, the server lets expire.
 """
 
@@ -20,7 +24,7 @@ from relay_app.ledger.stores.redis_scripts import HEAD, HEAD_OF_WRITER
 
 __all__ = ["KEYS", "LEASE", "PUT_KEY"]
 
-# Keys, after the state: spending, leases, lapses and tokens of each key that is asked for.
+# Keys, after the state: spending, leases, lapses, sums and tokens of each key that is asked for.
 # Arguments: seconds; then of each ask the place of its key's first among KEYS, its session,
 # budget, since, max_sessions, max_tokens ("" for none), spent, want, tokens, and 1 if it ends.
 # Returns held, left or nil, sessions, tokens and refusal of each.
@@ -31,7 +35,8 @@ local KEEP, MINUTE, STEP = {KEEP_SECONDS:.0f}, {MINUTE_SECONDS}, 1000
 """
     + """
 local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+-- As it will be read again, so that what lapses now compares as equal to now.
+local now = tonumber(string.format('%.6f', time[1] + time[2] / 1000000))
 local lapses_at = string.format('%.6f', now + ARGV[2])
 
 local function parse(value)
@@ -44,35 +49,57 @@ end
 
 -- What others may not use because of it.
 local function outstanding(lease, since)
-  if not lease or lease.since ~= since then return 0 end
+  if lease.since ~= since then return 0 end
   return math.max(0, lease.held - lease.recorded)
+end
+
+-- Adds what ``sessions`` hold to the sums, or takes it away; false if one of them is unknown.
+local function add(account, sessions, sign)
+  for first = 1, #sessions, STEP do
+    local last = math.min(first + STEP - 1, #sessions)
+    for _, value in ipairs(redis.call('HMGET', account.leases, unpack(sessions, first, last))) do
+      local lease = parse(value)
+      if not lease then return false end
+      account.open = account.open + sign * lease.open
+      account.held = account.held + sign * outstanding(lease, account.since)
+    end
+  end
+  return true
+end
+
+-- The sums as they were left, without what has lapsed since.
+local function take_up(account, since)
+  local sums = redis.call('HMGET', account.sums, 'since', 'as_of', 'open', 'held')
+  if sums[1] ~= since then return false end
+  account.since, account.open, account.held = since, tonumber(sums[3]), tonumber(sums[4])
+  account.now = math.max(now, tonumber(sums[2]))  -- what has lapsed once has, whatever the clock
+  local text = string.format('%.6f', account.now)
+  return add(account, redis.call('ZRANGEBYSCORE', account.lapses, '(' .. sums[2], text), -1)
+end
+
+local function count(account, since)
+  account.since, account.open, account.held, account.now = since, 0, 0, now
+  local live = redis.call(
+    'ZRANGEBYSCORE', account.lapses, '(' .. string.format('%.6f', now), '+inf')
+  for i = #live, 1, -1 do
+    if redis.call('HEXISTS', account.leases, live[i]) == 0 then table.remove(live, i) end
+  end
+  add(account, live, 1)
 end
 
 -- Each account is loaded once, and kept up to date for the asks that follow.
 local accounts = {}
-local function load(at)
+local function load(at, since)
   local account = {
-    spending = KEYS[at], leases = KEYS[at + 1], lapses = KEYS[at + 2], seconds = KEYS[at + 3],
-    live = {}, sessions = 0, outstanding = {}, spent = {}, tokens = 0,
+    spending = KEYS[at], leases = KEYS[at + 1], lapses = KEYS[at + 2], sums = KEYS[at + 3],
+    seconds = KEYS[at + 4], spent = {}, tokens = 0,
   }
+  if not take_up(account, since) then count(account, since) end
   local old = redis.call(
     'ZRANGEBYSCORE', account.lapses, '-inf', string.format('%.6f', now - KEEP), 'LIMIT', 0, STEP)
   if #old > 0 then
     redis.call('HDEL', account.leases, unpack(old))
     redis.call('ZREM', account.lapses, unpack(old))
-  end
-  local live = redis.call(
-    'ZRANGEBYSCORE', account.lapses, '(' .. string.format('%.6f', now), '+inf')
-  for first = 1, #live, STEP do
-    local last = math.min(first + STEP - 1, #live)
-    local values = redis.call('HMGET', account.leases, unpack(live, first, last))
-    for i, value in ipairs(values) do
-      local lease = parse(value)
-      if lease then
-        account.live[live[first + i - 1]] = lease
-        account.sessions = account.sessions + lease.open
-      end
-    end
   end
   local seconds = redis.call('HGETALL', account.seconds)
   for i = 1, #seconds, 2 do
@@ -85,30 +112,17 @@ local function load(at)
   return account
 end
 
--- What the ledger shows, and what all live sessions hold beyond that.
-local function since_day(account, since)
-  if account.spent[since] then return end
-  local spent, held = 0, 0
-  local days = redis.call('HGETALL', account.spending)
-  for i = 1, #days, 2 do
-    if days[i] >= since then spent = spent + days[i + 1] end
+-- What the ledger shows.
+local function spent_since(account, since)
+  if not account.spent[since] then
+    local sum = 0
+    local days = redis.call('HGETALL', account.spending)
+    for i = 1, #days, 2 do
+      if days[i] >= since then sum = sum + days[i + 1] end
+    end
+    account.spent[since] = sum
   end
-  for _, lease in pairs(account.live) do held = held + outstanding(lease, since) end
-  account.spent[since], account.outstanding[since] = spent, held
-end
-
-local function keep(account, session, lease)
-  redis.call('HSET', account.leases, session, string.format(
-    '%.0f %.0f %d %s', lease.held, lease.recorded, lease.open, lease.since))
-  redis.call('ZADD', account.lapses, lapses_at, session)
-  account.changed = true
-  local was, is = account.live[session], lease
-  if tonumber(lapses_at) <= now then is = nil end
-  account.live[session] = is
-  account.sessions = account.sessions - (was and was.open or 0) + (is and is.open or 0)
-  for since, sum in pairs(account.outstanding) do
-    account.outstanding[since] = sum - outstanding(was, since) + outstanding(is, since)
-  end
+  return account.spent[since]
 end
 
 local function answer(ask)
@@ -117,38 +131,33 @@ local function answer(ask)
   at, ends = tonumber(at), ends == '1'
   budget, max_sessions, max_tokens = tonumber(budget), tonumber(max_sessions), tonumber(max_tokens)
   spent, want = tonumber(spent), tonumber(want)
-  local account = accounts[at] or load(at)
+  local account = accounts[at] or load(at, since)
   accounts[at] = account
+  if account.since ~= since then count(account, since) end  -- a new period begins
   if tokens ~= '0' then
     redis.call('HINCRBY', account.seconds, time[1], tokens)
     redis.call('EXPIRE', account.seconds, MINUTE + 1)
     account.tokens = account.tokens + tokens
   end
 
-  local live = account.live[session]
-  local mine = live
-  if not mine then
-    local lapsed_at = redis.call('ZSCORE', account.lapses, session)
-    if lapsed_at and lapsed_at + KEEP > now then
-      mine = parse(redis.call('HGET', account.leases, session))
-    end
+  local mine, open, held = nil, account.open, account.held
+  local lapses = tonumber(redis.call('ZSCORE', account.lapses, session) or 0)
+  if lapses + KEEP > now then mine = parse(redis.call('HGET', account.leases, session)) end
+  if mine and lapses > account.now then
+    open, held = open - mine.open, held - outstanding(mine, since)
   end
-  local sessions = account.sessions - (live and live.open or 0)
   local recorded = mine and mine.since == since and mine.recorded or 0
 
   local left = nil
   local granted = math.max(0, want)
   if budget then
-    since_day(account, since)
-    left = budget - account.spent[since]
-    left = left - (account.outstanding[since] - outstanding(live, since))
-    left = left - math.max(0, spent - recorded)
+    left = budget - spent_since(account, since) - held - math.max(0, spent - recorded)
     granted = math.max(0, math.min(granted, left))
   end
 
   if not mine and not ends then
     local refusal = nil
-    if max_sessions and sessions >= max_sessions then
+    if max_sessions and open >= max_sessions then
       refusal = 'sessions'
     elseif max_tokens and account.tokens >= max_tokens then
       refusal = 'tokens'
@@ -156,15 +165,23 @@ local function answer(ask)
       refusal = 'budget'
     end
     if refusal then
-      return 0, left and math.max(0, left) or false, sessions, account.tokens, refusal
+      return 0, left and math.max(0, left) or false, open, account.tokens, refusal
     end
   end
 
   if ends then granted = 0 end
-  local open = ends and 0 or 1
-  keep(account, session, {held = spent + granted, recorded = recorded, open = open, since = since})
-  return spent + granted, left and math.max(0, left - granted) or false,
-    sessions + open, account.tokens, ''
+  local lease = {
+    held = spent + granted, recorded = recorded, open = ends and 0 or 1, since = since,
+  }
+  redis.call('HSET', account.leases, session, string.format(
+    '%.0f %.0f %d %s', lease.held, lease.recorded, lease.open, lease.since))
+  redis.call('ZADD', account.lapses, lapses_at, session)
+  account.open, account.held = open, held
+  if tonumber(lapses_at) > account.now then
+    account.open, account.held = open + lease.open, held + outstanding(lease, since)
+  end
+  return lease.held, left and math.max(0, left - granted) or false,
+    open + lease.open, account.tokens, ''
 end
 
 local answers = {}
@@ -172,11 +189,17 @@ for i = 3, #ARGV, 10 do
   for _, figure in ipairs({answer({unpack(ARGV, i, i + 9)})}) do answers[#answers + 1] = figure end
 end
 for _, account in pairs(accounts) do
-  if account.changed then
-    local last = redis.call('ZRANGE', account.lapses, -1, -1, 'WITHSCORES')[2]
+  local last = redis.call('ZRANGE', account.lapses, -1, -1, 'WITHSCORES')[2]
+  if last then
+    redis.call(
+      'HSET', account.sums, 'since', account.since, 'as_of', string.format('%.6f', account.now),
+      'open', string.format('%.0f', account.open), 'held', string.format('%.0f', account.held))
     local at = string.format('%.0f', (last + KEEP) * 1000)
-    redis.call('PEXPIREAT', account.leases, at)
-    redis.call('PEXPIREAT', account.lapses, at)
+    for _, name in ipairs({account.leases, account.lapses, account.sums}) do
+      redis.call('PEXPIREAT', name, at)
+    end
+  else
+    redis.call('DEL', account.sums)  -- nothing is left that they could be the sums of
   end
 end
 return answers

@@ -27,7 +27,8 @@ Run = Callable[..., Any]
 
 def record_keys(prefix: str, *charged: str) -> list[str]:
     """The keys of a script about records, and of the accounts that it may charge."""
-    accounts = [f"{kind}:{key}" for key in charged for kind in ("spending", "leases")]
+    kinds = ("spending", "leases", "lapses", "sums")
+    accounts = [f"{kind}:{key}" for key in charged for kind in kinds]
     return key_names(prefix, "records", "order", "buried", *accounts)
 
 

@@ -85,8 +85,8 @@ end
 """
 
 # Arguments: id, rank, ended_at, charge and JSON of each record. Keys, after those of the records:
-# ``spending:KEY`` and ``leases:KEY`` of each key that is charged. Returns how many it has written
-# and "", or a key that is to be named as well, being that of a record that is replaced next.
+# ``spending:``, ``leases:``, ``lapses:`` and ``sums:KEY`` of each key that is charged. Returns how
+# many it has written and "", or a key that is to be named too, for a record that is replaced next.
 WRITE = (
     HEAD_OF_WRITER
     + _RECORDS
@@ -117,9 +117,16 @@ local function spend(charge, back)
   local lease = redis.call('HGET', leases, session)
   if not lease then return end
   local held, recorded, open, since = string.match(lease, '^(-?%d+) (-?%d+) (%d) (.*)$')
-  if day >= since then
-    recorded = string.format('%.0f', recorded + cost)
-    redis.call('HSET', leases, session, table.concat({held, recorded, open, since}, ' '))
+  if day < since then return end
+  local now_recorded = string.format('%.0f', recorded + cost)
+  redis.call('HSET', leases, session, table.concat({held, now_recorded, open, since}, ' '))
+  local sums = base .. 'sums:' .. key
+  local summed = redis.call('HMGET', sums, 'since', 'as_of')
+  if summed[1] ~= since then return end
+  local lapses = redis.call('ZSCORE', base .. 'lapses:' .. key, session)
+  if lapses and tonumber(lapses) > tonumber(summed[2]) then
+    local change = math.max(0, held - now_recorded) - math.max(0, held - recorded)
+    redis.call('HINCRBY', sums, 'held', string.format('%.0f', change))
   end
 end
 
