@@ -32,9 +32,15 @@ def span_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return since(until(command))
 
 
-def read_settings(config: Path | None) -> Settings:
-    """The settings of ``config``, or of where the relay itself would look."""
-    return Settings.from_environment() if config is None else Settings.from_file(config)
+def read_settings(config: Path | None, *only: str) -> Settings:
+    """The settings of ``config``, or of where the relay itself would look.
+
+    With ``only``, no more than these sections, nor the variables that the others need.
+    """
+    options: dict[str, Any] = {"only": only} if only else {}
+    if config is None:
+        return Settings.from_environment(**options)
+    return Settings.from_file(config, **options)
 
 
 def moment(text: str | None) -> float | None:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from relay_app.commands.options import one_line_errors
-from relay_app.settings import Settings
+from relay_app.commands.options import one_line_errors, read_settings
 
 __all__ = ["prices"]
 
@@ -49,7 +48,7 @@ def show(config: Path | None, model: str | None) -> None:
         listed = (
             PriceList(built_in_prices().prices)
             if config is None
-            else price_list(Settings.from_file(config))
+            else price_list(read_settings(config, "prices"))
         )
         if model is None:
             click.echo("\n\n".join(toml(price) for price in listed.prices))

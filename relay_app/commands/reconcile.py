@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from relay_app.commands.ledger import opened_ledger
 from relay_app.commands.options import (
     config_option,
     moment,
@@ -22,16 +23,11 @@ __all__ = ["reconcile"]
 def reconcile(config: Path | None, since: str | None, until: str | None, as_json: bool) -> None:
     """Show how far estimates are from reports, and which records contradict themselves."""
     from relay_app.ledger import reconciliation
-    from relay_app.ledger.stores import open_store
     from relay_app.ledger.stores.base import StoreError
 
     with one_line_errors(StoreError):
-        store = open_store(read_settings(config).store.url)
-        try:
-            records = store.records(since=moment(since), until=moment(until))
-            report = reconciliation.reconcile(records)
-            click.echo(
-                reconciliation.as_json(report) if as_json else reconciliation.as_text(report)
-            )
-        finally:
-            store.close()
+        begin, end = moment(since), moment(until)
+        with opened_ledger(read_settings(config, "store")) as store:
+            report = reconciliation.reconcile(store.records(since=begin, until=end))
+            text = reconciliation.as_json if as_json else reconciliation.as_text
+            click.echo(text(report))

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from relay_app.commands.ledger import opened_ledger
 from relay_app.commands.options import (
     config_option,
     moment,
@@ -28,6 +29,7 @@ __all__ = ["usage"]
 @span_options
 @click.option("--records", is_flag=True, help="Every record instead of sums.")
 @click.option("--json", "as_json", is_flag=True, help="JSON; with --records one object a line.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV with a header, for spreadsheets.")
 def usage(
     config: Path | None,
     by: Any,
@@ -35,29 +37,28 @@ def usage(
     until: str | None,
     records: bool,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Show what was used."""
-    from relay_app.ledger import usage_report
+    from relay_app.ledger import usage_csv, usage_report
     from relay_app.ledger.stores.base import StoreError
-    from relay_app.web.preflight import open_configured
 
     with one_line_errors(StoreError):
-        settings = read_settings(config)
+        if as_json and as_csv:
+            raise ValueError("--json and --csv are two forms of one answer: choose one")
         begin, end = moment(since), moment(until)
-        if settings.store.url.startswith("memory:"):
-            raise ValueError(
-                f"{settings.source}: store.url: memory:// is known to the running relay alone; "
-                "ask its /v1/usage"
-            )
-        store = open_configured(settings)
-        try:
+        with opened_ledger(read_settings(config, "store")) as store:
             if records:
                 line = usage_report.record_line if as_json else usage_report.record_text
+                if as_csv:
+                    line = usage_csv.record_csv
+                    click.echo(usage_csv.record_head() + usage_csv.LINE_END, nl=False)
                 for record in store.records(since=begin, until=end):
-                    click.echo(line(record))
-            else:
-                totals = store.totals(by, since=begin, until=end)
-                report = usage_report.totals_json if as_json else usage_report.totals_table
-                click.echo(report(totals, by))
-        finally:
-            store.close()
+                    click.echo(line(record) + (usage_csv.LINE_END if as_csv else "\n"), nl=False)
+                return
+            totals = store.totals(by, since=begin, until=end)
+        if as_csv:
+            click.echo(usage_csv.totals_csv(totals), nl=False)
+        else:
+            table = usage_report.totals_json if as_json else usage_report.totals_table
+            click.echo(table(totals, by))
