@@ -5,18 +5,17 @@ import os
 import socket
 import subprocess
 import sys
-from decimal import Decimal
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner, Result
+from support.ledgers import usage_record
 from support.processes import python, ready_url, running
 
 from relay_app import __version__
 from relay_app.cli import main
 from relay_app.ledger.stores import open_store
-from relay_app.meter.usage import Usage, UsageRecord, record_id
 
 SETTINGS = """
 [[keys]]
@@ -211,28 +210,15 @@ def test_simulate_says_that_its_port_is_taken_or_its_transcript_none(tmp_path):
 # -- usage --------------------------------------------------------------------------------------
 
 
-def record(unit: str, **changes) -> UsageRecord:
-    return UsageRecord(
-        **{
-            "id": record_id("rs_1", unit), "session_id": "rs_1", "kind": "response",
-            "source": "reported", "status": "completed", "key": "a", "upstream": "u",
-            "model": "gpt-realtime", "upstream_model": "gpt-realtime", "unit_id": unit,
-            "started_at": 1_767_225_600.0, "ended_at": 1_767_225_601.0,
-            "usage": Usage(output_audio_tokens=10), "cost_usd": Decimal("0.50"), "price": None,
-            "usage_raw": None, "estimate": None, **changes,
-        }
-    )  # fmt: skip
-
-
 @pytest.fixture
 def ledger(config: Path) -> Path:
     """The settings of a ledger with three records of two keys and two days."""
     store = open_store(f"sqlite:///{config.parent}/relay.db")
     store.write(
         [
-            record("r1"),
-            record("r2", model="gpt-realtime-mini", cost_usd=None),
-            record("r3", key="b", session_id="rs_2", ended_at=1_767_225_601.0 + 86_400),
+            usage_record("r1"),
+            usage_record("r2", model="gpt-realtime-mini", cost_usd=None),
+            usage_record("r3", key="b", session_id="rs_2", ended_at=1_767_225_601.0 + 86_400),
         ]
     )
     store.close()
