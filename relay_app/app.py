@@ -11,11 +11,12 @@ import gevent
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from relay_app.errors import RelayFault
+from relay_app.errors import ClientFault, RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.journal import Journal
 from relay_app.ledger.price_list import price_list
 from relay_app.ledger.pricer import Pricer
+from relay_app.ledger.stored_keys import REFRESH_SECONDS, StoredKeys
 from relay_app.ledger.stores.base import Store
 from relay_app.meter import vocabulary
 from relay_app.observe.logs import configure, logger
@@ -44,6 +45,7 @@ class Relay:
     """One worker's relay: what ``create_app`` and the extension put behind their routes.
 
     Building it starts nothing: no thread, no greenlet, no connection; it may precede a fork.
+    ``key_seconds`` is how often the keys of the store are read.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Relay:
         store: Store | None = None,
         dial: Dial | None = None,
         clock: Callable[[], float] = time.time,
+        key_seconds: float = REFRESH_SECONDS,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
@@ -71,7 +74,10 @@ class Relay:
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
         self._loading: gevent.event.AsyncResult[None] | None = None
-        self._authenticator = Authenticator(settings.auth.mode, settings.keys)
+        self.stored_keys = StoredKeys(
+            self.store, on_read=self._end_revoked, refresh_seconds=key_seconds
+        )
+        self._authenticator = Authenticator(settings.auth.mode, settings.keys, self.stored_keys)
         self._dial = dial or Dialler(settings.server, self._rooms)
         self._clock = clock
 
@@ -106,12 +112,19 @@ class Relay:
             metrics=self.metrics,
             publish=self.publish,
             ready=self.check_ready,
+            warning=self._warning,
         ).register(app)
         app.extensions["relay_app"] = self
 
     def start(self) -> None:
-        """Has a worker look for what dead ones left behind; the first record does so too."""
-        self.hub.run(self.accountant.start)
+        """Has a worker look for what dead ones left behind, and for its keys; the first record
+        and the first unknown key do so too."""
+        self.hub.run(self._start)
+
+    def _start(self) -> None:
+        self.accountant.start()
+        if self.settings.auth.mode == "keys":
+            self.stored_keys.start()
 
     def load(self) -> None:
         """Loads what estimates need. Blocks for half a second: for a worker's start."""
@@ -148,6 +161,14 @@ class Relay:
         patience = max(LAG_SECONDS, self.settings.server.hold_seconds)
         return self.accountant.lag_seconds > patience
 
+    def _warning(self) -> str | None:
+        found = (self.accountant.warning, self.stored_keys.warning)
+        return "; ".join(warning for warning in found if warning) or None
+
+    def _end_revoked(self) -> None:
+        fault = ClientFault("the key of this session was revoked", code="key_revoked", status=401)
+        self.keeper.cancel(fault, unless=self._authenticator.knows)
+
     def announce_drain(self) -> None:
         """Makes readiness and new sessions 503, before the listener closes."""
         self._draining = True
@@ -171,6 +192,7 @@ class Relay:
             RelayFault("the relay is shutting down", code="relay_draining", close_code=1001), 0
         )
         self.keeper.wait_empty(CLOSE_SECONDS)
+        self.stored_keys.stop()
         if not self.accountant.close(CLOSE_SECONDS):
             for record in self.accountant.unwritten:
                 logger.error("usage record lost record=%s", record.as_dict())
@@ -200,6 +222,8 @@ class Relay:
                 journal_damaged_bytes=journal.backlog.damaged_bytes if journal else 0,
                 buffered_bytes=self._rooms.taken_bytes,
                 unpriced=dict(self._pricer.unpriced),
+                key_failures=self.stored_keys.failures,
+                key_seconds=self.stored_keys.age_seconds,
             )
         )
 
@@ -210,6 +234,7 @@ def create_app(
     store: Store | None = None,
     dial: Dial | None = None,
     clock: Callable[[], float] = time.time,
+    key_seconds: float = REFRESH_SECONDS,
 ) -> Flask:
     """The relay as a WSGI application.
 
@@ -218,7 +243,13 @@ def create_app(
     """
     configure()
     app = Flask("relay_app")
-    relay = Relay(settings or Settings.from_environment(), store=store, dial=dial, clock=clock)
+    relay = Relay(
+        settings or Settings.from_environment(),
+        store=store,
+        dial=dial,
+        clock=clock,
+        key_seconds=key_seconds,
+    )
     relay.register(app)
     app.register_error_handler(HTTPException, not_a_page)
     return app

@@ -33,7 +33,8 @@ def test_every_name_is_there_before_anything_happened():
         "relay_hold_seconds_count", "relay_hold_seconds_sum", "relay_inexact_texts_total",
         "relay_journal_bytes", "relay_journal_oldest_seconds", "relay_journal_entries_total",
         "relay_journal_syncs_total", "relay_journal_failures_total",
-        "relay_journal_damaged_bytes_total",
+        "relay_journal_damaged_bytes_total", "relay_key_read_failures_total",
+        "relay_keys_age_seconds",
     }  # fmt: skip
 
 
