@@ -4,6 +4,7 @@ import click
 
 from relay_app import __version__
 from relay_app.commands.export import export
+from relay_app.commands.keys import keys
 from relay_app.commands.prices import prices
 from relay_app.commands.quickstart import quickstart
 from relay_app.commands.reconcile import reconcile
@@ -20,7 +21,7 @@ def main() -> None:
     """A relay for the OpenAI Realtime WebSocket API that meters and settles usage."""
 
 
-for command in (serve, simulate, usage, export, prices, reconcile, quickstart):
+for command in (serve, simulate, usage, export, keys, prices, reconcile, quickstart):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -236,13 +236,21 @@ class Key:
 
         Raises SettingsError, which repeats no value: a secret is pasted in the wrong place soon.
         """
-        for setting in fields(cls):
-            if setting.name in values:
-                try:
-                    values[setting.name] = setting.metadata["check"](values[setting.name])
-                except ValueError as error:
-                    raise SettingsError(f"{setting.name}: expected {error}") from None
-        return cls(**values)
+        return cls(**_checked(cls, values))
+
+    def changed(self, **values: Any) -> "Key":
+        """This key with other ``values``, as in :meth:`checked`."""
+        return replace(self, **_checked(Key, values))
+
+
+def _checked(kind: type[Key], values: dict[str, Any]) -> dict[str, Any]:
+    for setting in fields(kind):
+        if setting.name in values:
+            try:
+                values[setting.name] = setting.metadata["check"](values[setting.name])
+            except ValueError as error:
+                raise SettingsError(f"{setting.name}: expected {error}") from None
+    return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,12 +125,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) or "(none)"
 
 
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart: the first to the left, numbers to the right."""
+def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns two spaces apart: the first ``left`` to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for first, *rest in rows:
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:left], widths[:left], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(row[left:], widths[left:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
