@@ -17,10 +17,28 @@ from relay_app.ledger.stores import Store, open_store
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
-def store(request: pytest.FixtureRequest) -> Iterator[OnThread]:
-    opened = OnThread(open_store(request.getfixturevalue(f"{request.param}_url")))
+def store_url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[OnThread]:
+    opened = OnThread(open_store(store_url))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def relays(store: OnThread, store_url: str) -> Iterator[list[Store]]:
+    """Four relays' stores of the same content; of what is in memory there is but one."""
+    if store_url == "memory://":
+        yield [store.direct] * 4
+        return
+    opened = [open_store(store_url) for _ in range(4)]
+    yield opened
+    for each in opened:
+        OnThread(each).close()
 
 
 @pytest.fixture

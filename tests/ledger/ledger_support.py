@@ -1,5 +1,6 @@
 """What the ledger's tests share: records to write, a store on a thread, a store with a script."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,8 @@ from typing import Any
 import gevent
 
 from relay_app.ledger.stores import By, Store, StoreError, Total
+from relay_app.ledger.stores.keys import StoredKey
+from relay_app.ledger.stores.leases import Ask, Lease, Limits
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.ledger.stores.native import make_lock, sleep
 from relay_app.ledger.stores.sql import SQLStore
@@ -47,6 +50,40 @@ def make_record(unit: str = "resp_1", session: str = "sess_1", **changes: Any) -
     return UsageRecord(**(values | changes))
 
 
+def costing(microusd: int, unit: str = "resp_1", session: str = "sess_1", **changes: Any) -> Any:
+    """A record that costs so much."""
+    return make_record(unit, session, cost_usd=Decimal(microusd).scaleb(-6), **changes)
+
+
+def make_ask(session: str = "sess_1", want: int = 0, *, spent: int = 0, **values: Any) -> Ask:
+    """What ``session`` of team-a asks for. Limits are given by their names and ``budget``, which
+    is 1,000 micro-dollars if nobody says otherwise."""
+    budget = values.pop("budget", 1_000)
+    names = [name for name in Limits.__dataclass_fields__ if name in values]
+    limits = Limits(budget, **{name: values.pop(name) for name in names})
+    values = {"key": "team-a", "limits": limits} | values
+    return Ask(session, spent_microusd=spent, want_microusd=want, **values)
+
+
+def spend_all(store: Store, relay: str, budget: int) -> None:
+    """Be one session after another that asks for a little and spends what it is given, until
+    nobody is given anything. Records of every other session arrive after it has ended."""
+    for n in itertools.count():
+        session, spent, late = f"{relay}-{n}", 0, []
+        for unit in ("a", "b", "c"):
+            (lease,) = store.lease([make_ask(session, 7, spent=spent, budget=budget)], seconds=60)
+            if lease.refusal:
+                return
+            cost, spent = lease.held_microusd - spent, lease.held_microusd
+            late.append([costing(cost // 2, unit, session, kind="residual")])
+            late.append([costing(cost, unit, session)])
+            while late and n % 2:
+                store.write(late.pop(0))
+        store.lease([make_ask(session, spent=spent, budget=budget, ends=True)], seconds=60)
+        for records in late:
+            store.write(records)
+
+
 class OnThread:
     """A store whose methods run on a native thread, as they do in the relay."""
 
@@ -61,6 +98,24 @@ class OnThread:
 
     def totals(self, by: By, **filters: Any) -> list[Total]:
         return call(gevent.get_hub().threadpool, self.direct.totals, by, **filters)
+
+    def lease(self, *asks: Ask, seconds: float = 60.0) -> list[Lease]:
+        return call(gevent.get_hub().threadpool, lambda: self.direct.lease(asks, seconds=seconds))
+
+    def ask(self, session: str = "sess_1", want: int = 0, **values: Any) -> Lease:
+        """The answer to one ask: see :func:`make_ask`."""
+        seconds = values.pop("seconds", 60.0)
+        (lease,) = self.lease(make_ask(session, want, **values), seconds=seconds)
+        return lease
+
+    def keys(self) -> list[StoredKey]:
+        return call(gevent.get_hub().threadpool, self.direct.keys)
+
+    def put_key(self, key: StoredKey) -> None:
+        call(gevent.get_hub().threadpool, self.direct.put_key, key)
+
+    def forget(self, day: str) -> int:
+        return call(gevent.get_hub().threadpool, self.direct.forget, day)
 
     def ping(self) -> None:
         call(gevent.get_hub().threadpool, self.direct.ping)

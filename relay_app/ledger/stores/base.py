@@ -173,7 +173,8 @@ class Store(abc.ABC):
         """Delete the records that ended before the UTC day ``day``, and say how many they were.
 
         Done in steps, so that no writer waits long. What budgets count is not touched: a total
-        budget stays spent.
+        budget stays spent. Raises ValueError for what is no day: see
+        :func:`~relay_app.ledger.stores.totals.check_day`.
         """
 
     @abc.abstractmethod

@@ -13,7 +13,7 @@ from relay_app.ledger.stores.base import Store, StoreError, check_record, microu
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.native import make_lock
-from relay_app.ledger.stores.totals import By, Total, add_up, day_of
+from relay_app.ledger.stores.totals import By, Total, add_up, check_day, day_of
 from relay_app.meter.usage import UsageRecord
 
 __all__ = ["MemoryStore"]
@@ -151,6 +151,7 @@ class MemoryStore(Store):
             self._keys[key.key.name] = key
 
     def forget(self, day: str) -> int:
+        check_day(day)
         self.ping()
         with self._lock:
             old = [id_ for id_, r in self._records.items() if day_of(r.ended_at) < day]

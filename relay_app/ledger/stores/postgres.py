@@ -1,10 +1,12 @@
-"""``postgresql+psycopg://``: everything that is PostgreSQL's own: its URL, schema and upsert.
+"""``postgresql+psycopg://``: everything that is PostgreSQL's own: its URL, locks and triggers.
 
 The rule: a commit is on the server's disk when it returns (``synchronous_commit`` is on, and is
 switched on where it is off), any number of relays may write at once, and no wait is for ever.
 """
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -15,8 +17,9 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 
 from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.postgres_connection import NativeConnection
-from relay_app.ledger.stores.schema import SCHEMA_VERSION, usage_records
 from relay_app.ledger.stores.sql import SQLStore
+from relay_app.ledger.stores.sql_migration import is_current, migrate
+from relay_app.ledger.stores.sql_triggers import added, spent, subtracted
 
 __all__ = ["PostgreSQL", "PostgresStore"]
 
@@ -40,6 +43,14 @@ _DEFAULTS = {
 _BLAMED_CLASSES = ("22", "23", "54")
 
 _CREATION_LOCK = 0x72656C61795F6170  # "relay_ap": any number, the same for every relay
+
+# A lock a key, so that a writer or a lease of one never meets those of another in the middle. The
+# second argument seeds the hash, so that nobody else's locks on the same names are in our way.
+_LOCK = f"pg_advisory_xact_lock(hashtextextended({{key}}, {_CREATION_LOCK}))"
+_HOLD = sa.text(
+    f"SELECT {_LOCK.format(key='key')}, extract(epoch FROM clock_timestamp())::float8"
+    " FROM unnest(CAST(:keys AS text[])) AS key"
+)
 
 _version_table = sa.Table(
     "usage_records_schema", sa.MetaData(), sa.Column("version", sa.Integer, nullable=False)
@@ -93,23 +104,31 @@ class PostgreSQL:
         with engine.connect() as connection:
             connection = connection.execution_options(**self.write_options)
             with connection.begin():
-                if _version(connection) != SCHEMA_VERSION:
+                if not is_current(connection, self):
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
-                    _migrate(connection)
+                    migrate(connection, self)
         return engine
 
     def check(self) -> None:
         """A connection is to the server that holds the table, or broken: nothing to ask."""
 
-    def upsert(self) -> Insert:
-        """Insert, or replace a row of the same id whose source ranks no higher."""
-        statement = insert(usage_records)
-        new = statement.excluded
-        return statement.on_conflict_do_update(
-            index_elements=[usage_records.c.id],
-            set_={column.name: new[column.name] for column in usage_records.c},
-            where=usage_records.c.source_rank <= new.source_rank,
-        )
+    def insert(self, table: sa.Table) -> Insert:
+        return insert(table)
+
+    def microusd(self, cost_usd: str) -> str:
+        return f"({cost_usd}::numeric * 1000000)::bigint"
+
+    @contextmanager
+    def relaxed(self, connection: sa.Connection) -> Iterator[None]:
+        with connection.begin():
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+            yield
+
+    def hold(self, connection: sa.Connection, keys: Sequence[str]) -> float:
+        """The row triggers take the same locks, and writers sort by key: nobody waits for
+        somebody who waits for him."""
+        now: float = connection.execute(_HOLD, {"keys": list(keys)}).all()[-1][1]
+        return now
 
     def blames(self, error: Exception) -> bool:
         """By SQLSTATE; errors without one are the driver's: a NUL, a type it cannot adapt."""
@@ -120,28 +139,47 @@ class PostgreSQL:
             return isinstance(error, exc.DataError | exc.ProgrammingError)
         return str(state).startswith(_BLAMED_CLASSES)
 
+    def version(self, connection: sa.Connection) -> int:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise StoreError(f"the database's encoding must be UTF8, not {encoding}")
+        # Asked of the catalogue: to_regclass() answers from a cache that, inside a transaction,
+        # may not know yet what somebody else created while we waited for the lock.
+        if not sa.inspect(connection).has_table(_version_table.name):
+            return 0
+        found: int = connection.execute(sa.select(_version_table.c.version)).scalar_one()
+        return found
 
-def _version(connection: sa.Connection) -> int:
-    """The version of the schema, 0 if there is none."""
-    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
-    if encoding != "UTF8":
-        raise StoreError(f"the database's encoding must be UTF8, not {encoding}")
-    # Asked of the catalogue: to_regclass() answers from a cache that, inside a transaction, may
-    # not know yet what somebody else created while we waited for the lock.
-    if not sa.inspect(connection).has_table(_version_table.name):
-        return 0
-    version: int = connection.execute(sa.select(_version_table.c.version)).scalar_one()
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"the database was written by a newer relay_app: its schema is version {version}, "
-            f"this one knows up to {SCHEMA_VERSION}"
-        )
-    return version
+    def set_version(self, connection: sa.Connection, version: int) -> None:
+        _version_table.create(connection, checkfirst=True)
+        connection.execute(_version_table.delete())
+        connection.execute(_version_table.insert().values(version=version))
 
-
-def _migrate(connection: sa.Connection) -> None:
-    """Bring the schema up to date. We hold the lock: who came first has done it."""
-    if _version(connection) == 0:
-        usage_records.metadata.create_all(connection)
-        _version_table.create(connection)
-        connection.execute(_version_table.insert().values(version=SCHEMA_VERSION))
+    def triggers(self) -> list[str]:
+        of = self.microusd
+        written = "; ".join([*added("NEW", of), *spent("NEW", of)])
+        gone = "; ".join(subtracted("OLD", of))
+        unspent = "; ".join(spent("OLD", of, "-"))
+        bodies = {
+            # Before the row itself is locked, or two who replace the same one could each hold
+            # what the other waits for.
+            "hold": f"PERFORM {_LOCK.format(key='coalesce(NEW.key, OLD.key)')};"
+            " RETURN coalesce(NEW, OLD);",
+            "count": f"IF TG_OP <> 'DELETE' THEN {written}; END IF;"
+            f" IF TG_OP <> 'INSERT' THEN {gone}; END IF;"
+            f" IF TG_OP = 'UPDATE' THEN {unspent}; END IF;"
+            " RETURN NULL;",
+        }
+        functions = [
+            f"CREATE FUNCTION usage_records_{name}() RETURNS trigger LANGUAGE plpgsql"
+            f" AS $$ BEGIN {body} END $$"
+            for name, body in bodies.items()
+        ]
+        return [
+            *functions,
+            *(
+                f"CREATE TRIGGER usage_records_{name} {moment} INSERT OR UPDATE OR DELETE"
+                f" ON usage_records FOR EACH ROW EXECUTE FUNCTION usage_records_{name}()"
+                for name, moment in (("hold", "BEFORE"), ("count", "AFTER"))
+            ),
+        ]

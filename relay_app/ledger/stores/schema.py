@@ -1,7 +1,8 @@
-"""The table behind every SQL store, and a record's way into a row and back.
+"""The tables behind every SQL store, and a record's way into a row and back.
 
 The rule: a row holds the public field names of the record, so anyone may query it; money is
-the decimal's own text, never a float; and what does not fit a row is refused before it is sent.
+the decimal's own text or whole micro-dollars, never a float; and what does not fit a row is
+refused before it is sent.
 """
 
 from collections.abc import Mapping
@@ -16,10 +17,24 @@ from relay_app.ledger.stores.base import check_record
 from relay_app.ledger.stores.totals import day_of
 from relay_app.meter.usage import Usage, UsageRecord
 
-__all__ = ["SCHEMA_VERSION", "from_row", "to_row", "usage_records"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "from_row",
+    "metadata",
+    "relay_keys",
+    "to_row",
+    "usage_days",
+    "usage_leases",
+    "usage_records",
+    "usage_spending",
+    "usage_tokens",
+]
 
-SCHEMA_VERSION = 1
-"""Raised by one with every change of the table; a store refuses a file newer than itself."""
+SCHEMA_VERSION = 2
+"""Raised by one with every change of the tables; a store refuses a file newer than itself.
+
+1: ``usage_records``. 2: all others, which are filled from it, and its triggers.
+"""
 
 _JSON = ("price", "estimate")
 _USAGE = tuple(f.name for f in fields(Usage))
@@ -31,6 +46,9 @@ _DERIVED = ("source_rank", "day")
 
 # Compared by bytes everywhere: the order of records and groups is that of Python's strings.
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+metadata = sa.MetaData()
 
 
 def _text(name: str, **options: Any) -> sa.Column[Any]:
@@ -47,7 +65,7 @@ def _time(name: str) -> sa.Column[Any]:
 
 usage_records = sa.Table(
     "usage_records",
-    sa.MetaData(),
+    metadata,
     _text("id", primary_key=True),
     _text("session_id", index=True),
     _text("kind"),
@@ -79,6 +97,76 @@ usage_records = sa.Table(
     sa.Column("source_rank", sa.SmallInteger, nullable=False),
     _text("day"),
     sa.Index("ix_usage_records_ended_at", "ended_at", "id"),
+)
+
+
+# What the triggers of usage_records keep up to date (sql_triggers.py). No table but the records
+# needs a row number: SQLite then keeps rows in their primary key.
+
+usage_days = sa.Table(
+    "usage_days",
+    metadata,
+    _text("day", primary_key=True),
+    _text("key", primary_key=True),
+    _text("model", primary_key=True),
+    _text("session_id", primary_key=True),
+    _count("records"),
+    _count("unpriced"),
+    _count("unknown"),
+    *(_time(f.name) if f.type is float else _count(f.name) for f in fields(Usage)),
+    _count("microusd"),
+    sqlite_with_rowid=False,
+)
+"""What one session used on one day, of each key and model: totals are added up from these."""
+
+usage_spending = sa.Table(
+    "usage_spending",
+    metadata,
+    _text("key", primary_key=True),
+    _text("day", primary_key=True),
+    _count("microusd"),
+    sqlite_with_rowid=False,
+)
+"""What the records of a key cost, by day; still when they have been forgotten."""
+
+usage_leases = sa.Table(
+    "usage_leases",
+    metadata,
+    _text("key", primary_key=True),
+    _text("session_id", primary_key=True),
+    _text("since"),
+    _count("microusd"),
+    _count("recorded"),
+    _time("lapses_at"),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    sa.Index("ix_usage_leases_lapses_at", "key", "lapses_at"),
+    sqlite_with_rowid=False,
+)
+"""One :class:`~relay_app.ledger.stores.accounts.Held` a row."""
+
+usage_tokens = sa.Table(
+    "usage_tokens",
+    metadata,
+    _text("key", primary_key=True),
+    sa.Column("second", sa.BigInteger, primary_key=True, autoincrement=False),
+    _count("tokens"),
+    sqlite_with_rowid=False,
+)
+"""What the sessions of a key used, by second, of the last minute."""
+
+relay_keys = sa.Table(
+    "relay_keys",
+    metadata,
+    _text("name", primary_key=True),
+    _text("key_sha256", unique=True),
+    _text("models"),
+    sa.Column("budget_usd", sa.Text),
+    _text("budget_period"),
+    sa.Column("max_sessions", sa.BigInteger),
+    sa.Column("max_tokens_per_minute", sa.BigInteger),
+    _time("created_at"),
+    sa.Column("revoked_at", sa.Double),
+    sqlite_with_rowid=False,
 )
 
 

@@ -1,10 +1,13 @@
-"""Everything that is SQLite's own: its URL, its file, its pragmas, its upsert.
+"""Everything that is SQLite's own: its URL, its file, its pragmas, its triggers.
 
 The rule: a commit is on disk when it returns (``synchronous=FULL`` under WAL), and any number
 of processes may share the file: who comes second waits up to ``BUSY_SECONDS``.
 """
 
 import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +16,8 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 
 from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.native import sleep
-from relay_app.ledger.stores.schema import SCHEMA_VERSION, usage_records
+from relay_app.ledger.stores.sql_migration import is_current, migrate
+from relay_app.ledger.stores.sql_triggers import added, spent, subtracted
 
 __all__ = ["SQLite"]
 
@@ -68,11 +72,11 @@ class SQLite:
         sa.event.listen(engine, "connect", _on_connect)
         sa.event.listen(engine, "begin", _on_begin)
         with engine.connect() as connection:
-            if _version(connection) != SCHEMA_VERSION:
+            if not is_current(connection, self):
                 connection.rollback()
                 connection = connection.execution_options(**self.write_options)
                 with connection.begin():
-                    _migrate(connection)
+                    migrate(connection, self)
         self._identity = self._stat()
         return engine
 
@@ -84,19 +88,60 @@ class SQLite:
         if self._identity is None or self._stat() != self._identity:
             raise StoreError("the SQLite file was moved or deleted while in use")
 
-    def upsert(self) -> Insert:
-        """Insert, or replace a row of the same id whose source ranks no higher."""
-        statement = insert(usage_records)
-        new = statement.excluded
-        return statement.on_conflict_do_update(
-            index_elements=[usage_records.c.id],
-            set_={column.name: new[column.name] for column in usage_records.c},
-            where=usage_records.c.source_rank <= new.source_rank,
+    def insert(self, table: sa.Table) -> Insert:
+        return insert(table)
+
+    def microusd(self, cost_usd: str) -> str:
+        """SQLite has no decimals, so what is before the point and what is behind it are read as
+        whole numbers: exact, where a float would be off from 16 digits on."""
+        digits = f"ltrim({cost_usd}, '-')"
+        behind = f"substr({digits}, instr({digits} || '.', '.') + 1)"
+        return (
+            f"(CASE WHEN {cost_usd} LIKE '-%' THEN -1 ELSE 1 END * (CAST({digits} AS INTEGER)"
+            f" * 1000000 + CAST(substr({behind} || '000000', 1, 6) AS INTEGER)))"
         )
+
+    @contextmanager
+    def relaxed(self, connection: sa.Connection) -> Iterator[None]:
+        """Without a sync of its own: the next commit that is durable takes it along."""
+        driver: Any = connection.connection.driver_connection
+        driver.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with connection.begin():
+                yield
+        finally:
+            driver.execute("PRAGMA synchronous=FULL")
+
+    def hold(self, connection: sa.Connection, keys: Sequence[str]) -> float:
+        """There is but one write lock, and BEGIN took it."""
+        return time.time()
 
     def blames(self, error: Exception) -> bool:
         """SQLite has a misuse error for a value and for much else: who asks has to probe."""
         return isinstance(error, _BAD_VALUE)
+
+    def version(self, connection: sa.Connection) -> int:
+        found: int = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        return found
+
+    def set_version(self, connection: sa.Connection, version: int) -> None:
+        connection.exec_driver_sql(f"PRAGMA user_version={version}")
+
+    def triggers(self) -> list[str]:
+        of = self.microusd
+        bodies = {
+            "INSERT": [*added("NEW", of), *spent("NEW", of)],
+            "UPDATE": [
+                *(*added("NEW", of), *subtracted("OLD", of)),
+                *(*spent("OLD", of, "-"), *spent("NEW", of)),
+            ],
+            "DELETE": subtracted("OLD", of),
+        }
+        return [
+            f"CREATE TRIGGER usage_records_{event.lower()} AFTER {event} ON usage_records"
+            f" BEGIN {'; '.join(statements)}; END"
+            for event, statements in bodies.items()
+        ]
 
     def _stat(self) -> tuple[int, int] | None:
         try:
@@ -149,20 +194,3 @@ def _on_begin(connection: sa.Connection) -> None:
     # Straight to the driver: a tenth of a commit's time would go into SQLAlchemy's way there.
     driver: Any = connection.connection.driver_connection
     driver.execute(connection.get_execution_options().get("begin", "BEGIN"))
-
-
-def _version(connection: sa.Connection) -> int:
-    version: int = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"the file was written by a newer relay_app: its schema is version {version}, "
-            f"this one knows up to {SCHEMA_VERSION}"
-        )
-    return version
-
-
-def _migrate(connection: sa.Connection) -> None:
-    """Bring the schema up to date. We hold the write lock: who came first has done it."""
-    if _version(connection) == 0:
-        usage_records.metadata.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -6,13 +6,13 @@ instead of being added to it as zero.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from typing import Literal, get_args
 
 from relay_app.meter.usage import Usage, UsageRecord
 
-__all__ = ["By", "Total", "add_money", "add_up", "check_by", "day_of"]
+__all__ = ["By", "Total", "add_money", "add_up", "check_by", "check_day", "day_of"]
 
 By = Literal["key", "model", "day", "session"]
 
@@ -43,6 +43,16 @@ def check_by(by: str) -> None:
     """Raise ValueError unless ``by`` is a grouping we have."""
     if by not in get_args(By):
         raise ValueError(f"cannot group by {by!r}; accepted: {', '.join(get_args(By))}")
+
+
+def check_day(day: str) -> None:
+    """Raise ValueError unless ``day`` is one as :func:`day_of` writes it."""
+    try:
+        if date.fromisoformat(day).isoformat() == day:
+            return
+    except ValueError:
+        pass
+    raise ValueError(f"a day is written like 2026-01-31, not {day!r}")
 
 
 def day_of(ended_at: float) -> str:
