@@ -16,6 +16,7 @@ from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.journal import Journal
 from relay_app.ledger.price_list import price_list
 from relay_app.ledger.pricer import Pricer
+from relay_app.ledger.retention import Retention
 from relay_app.ledger.stored_keys import REFRESH_SECONDS, StoredKeys
 from relay_app.ledger.stores.base import Store
 from relay_app.meter import vocabulary
@@ -77,6 +78,8 @@ class Relay:
         self.stored_keys = StoredKeys(
             self.store, on_read=self._end_revoked, refresh_seconds=key_seconds
         )
+        days = settings.store.retention_days
+        self._retention = None if days is None else Retention(self.store, days, clock=clock)
         self._authenticator = Authenticator(settings.auth.mode, settings.keys, self.stored_keys)
         self._dial = dial or Dialler(settings.server, self._rooms)
         self._clock = clock
@@ -117,14 +120,16 @@ class Relay:
         app.extensions["relay_app"] = self
 
     def start(self) -> None:
-        """Has a worker look for what dead ones left behind, and for its keys; the first record
-        and the first unknown key do so too."""
+        """Has a worker do what it does beside its sessions: look for what dead ones left behind,
+        for keys, and for records that are too old. The first session does so too."""
         self.hub.run(self._start)
 
     def _start(self) -> None:
         self.accountant.start()
         if self.settings.auth.mode == "keys":
             self.stored_keys.start()
+        if self._retention is not None:
+            self._retention.start()
 
     def load(self) -> None:
         """Loads what estimates need. Blocks for half a second: for a worker's start."""
@@ -136,6 +141,7 @@ class Relay:
     def prepare(self) -> None:
         """The same for hosts that tell nobody when a worker starts: the first session waits for
         it, and so do those that begin meanwhile, so that no open session is stopped by it."""
+        self._start()
         if vocabulary.loaded() is not None:
             return
         if self._loading is None:
@@ -193,6 +199,8 @@ class Relay:
         )
         self.keeper.wait_empty(CLOSE_SECONDS)
         self.stored_keys.stop()
+        if self._retention is not None:
+            self._retention.stop()
         if not self.accountant.close(CLOSE_SECONDS):
             for record in self.accountant.unwritten:
                 logger.error("usage record lost record=%s", record.as_dict())
@@ -222,6 +230,7 @@ class Relay:
                 journal_damaged_bytes=journal.backlog.damaged_bytes if journal else 0,
                 buffered_bytes=self._rooms.taken_bytes,
                 unpriced=dict(self._pricer.unpriced),
+                forgotten=0 if self._retention is None else self._retention.forgotten,
                 key_failures=self.stored_keys.failures,
                 key_seconds=self.stored_keys.age_seconds,
             )

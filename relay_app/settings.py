@@ -280,7 +280,8 @@ class Store:
     """Where usage records go, and whether the end of a unit waits for its record.
 
     ``journal`` is the folder where records are kept, by each worker at most
-    ``journal_max_bytes``, until a store that is not on this host has them.
+    ``journal_max_bytes``, until a store that is not on this host has them. Records that ended
+    more than ``retention_days`` UTC days before today are forgotten; None keeps all.
     """
 
     url: str = _setting(
@@ -293,6 +294,7 @@ class Store:
     )
     journal: str = _setting(_matching(r".+", "a folder on a local disk"), "var/journal")
     journal_max_bytes: int = _setting(_whole(1 << 20, 1 << 40, "bytes"), 1 << 30)
+    retention_days: int | None = _setting(_whole(1, 36_500, "days"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,6 @@ class Prices:
 _LATER: dict[str, tuple[str, ...]] = {
     "keys": ("budget_usd", "budget_period", "max_sessions", "max_tokens_per_minute"),
     "upstreams": ("weight", "ca_file", "proxy"),
-    "store": ("retention_days",),
 }
 _SECTIONS = ("server", "auth", "keys", "upstreams", "store", "audit", "prices")
 _UNSET_SHA256 = "0" * 64

@@ -85,7 +85,11 @@ def test_the_least_that_is_needed_gets_the_documented_defaults():
         ("[store]\ndurability = true", 'store.durability = True: expected "before-forward" or'),
         ("[audit]\nsink = 'file.jsonl'", "audit.sink = 'file.jsonl': expected jsonl:PATH"),
         ("[audit]\naudio = true", "audit.audio is not supported yet"),
-        ("[store]\nretention_days = 3", "store.retention_days is not supported yet"),
+        (
+            "[store]\nretention_days = 0",
+            "store.retention_days = 0: expected a whole number of days",
+        ),
+        ("[store]\nretention_days = 1.5", "store.retention_days = 1.5: expected a whole number"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(text, said):

@@ -34,7 +34,7 @@ def test_every_name_is_there_before_anything_happened():
         "relay_journal_bytes", "relay_journal_oldest_seconds", "relay_journal_entries_total",
         "relay_journal_syncs_total", "relay_journal_failures_total",
         "relay_journal_damaged_bytes_total", "relay_key_read_failures_total",
-        "relay_keys_age_seconds",
+        "relay_keys_age_seconds", "relay_records_forgotten_total",
     }  # fmt: skip
 
 
