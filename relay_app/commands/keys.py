@@ -206,4 +206,4 @@ def _spent(store: "Store", key: Key) -> str:
     cost = sum((total.cost_usd or Decimal(0) for total in totals), Decimal(0))
     records = sum(total.records for total in totals)
     when = "" if since is None else f" since {since:%Y-%m-%d}"
-    return f"used {cost:f} USD{when}, in {records} records"
+    return f"used {cost:f} USD{when}, in {records} record{'' if records == 1 else 's'}"

@@ -73,7 +73,7 @@ def as_json(keys: Iterable[ListedKey]) -> str:
 def limits_text(key: Key) -> str:
     """What ``key`` may use, in one line."""
     return (
-        f"budget {_budget(key)} USD, sessions {_or_dash(key.max_sessions)}, "
+        f"budget {_budget(key, ' USD')}, sessions {_or_dash(key.max_sessions)}, "
         f"tokens a minute {_or_dash(key.max_tokens_per_minute)}"
     )
 
@@ -94,11 +94,11 @@ def _values(one: ListedKey) -> dict[str, Any]:
     }
 
 
-def _budget(key: Key) -> str:
+def _budget(key: Key, unit: str = "") -> str:
     if key.budget_usd is None:
         return "-"
     per = "" if key.budget_period == "total" else f" a {key.budget_period}"
-    return f"{key.budget_usd:f}{per}"
+    return f"{key.budget_usd:f}{unit}{per}"
 
 
 def _or_dash(value: int | None) -> str:
