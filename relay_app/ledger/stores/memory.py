@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from relay_app.ledger.stores.accounts import MINUTE_SECONDS, Held, answer
+from relay_app.ledger.stores.accounts import MINUTE_SECONDS, Account, Held, answer
 from relay_app.ledger.stores.base import Store, StoreError, check_record, microusd
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
@@ -126,7 +126,7 @@ class MemoryStore(Store):
             used[int(now)] += ask.tokens
         return answer(
             ask,
-            self._leases.setdefault(ask.key, {}),
+            Account.of(self._leases.setdefault(ask.key, {}), now),
             spent=sum(
                 cost
                 for (key, day), cost in self._spending.items()

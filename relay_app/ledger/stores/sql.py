@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from relay_app.ledger.stores.base import Store, StoreError
+from relay_app.ledger.stores.base import Store
+from relay_app.ledger.stores.edge import check_rejected, prepared
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.schema import from_row, to_row, usage_records
@@ -47,20 +48,13 @@ class SQLStore(Store):
         return cls(SQLite.from_url(url))
 
     def write(self, records: Sequence[UsageRecord]) -> None:
-        rows: list[dict[str, Any]] = []
-        rejected: dict[str, str] = {}
-        for record in records:
-            try:
-                rows.append(to_row(record))
-            except (OverflowError, TypeError, ValueError) as error:
-                rejected[record.id] = describe(error)
+        rows, rejected = prepared(records, to_row)
         if rows:
             # In one order for all, or two transactions with keys in common could each wait for
             # the other. What has the same id keeps its order.
             rows.sort(key=lambda row: (row["key"], row["id"]))
             self._connections.write(lambda writer: self._insert(writer, rows, rejected))
-        if rejected:
-            raise StoreError(f"{len(rejected)} records cannot be stored", rejected=rejected)
+        check_rejected(rejected)
 
     def _insert(
         self, writer: sa.Connection, rows: list[dict[str, Any]], rejected: dict[str, str]

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from relay_app.ledger.stores.base import StoreError
+from relay_app.ledger.stores.edge import mapped, once_more
 from relay_app.ledger.stores.native import make_lock
 from relay_app.ledger.stores.sql_dialect import Dialect
 
@@ -46,28 +47,22 @@ class Connections:
         which it begins and ends its own transactions.
 
         If the connection we had was lost meanwhile, ``work`` is done at once again over a new
-        one: a server that closed an idle connection is no failure that anybody need hear of.
+        one.
         """
-        with self._mine() as opened, opened.lock, _mapped():
-            if opened.writer is not None:
-                try:
-                    return self._try(opened, work)
-                except exc.DBAPIError as error:
-                    if not error.connection_invalidated:
-                        raise
-            return self._try(opened, work)
-
-    def _try(self, opened: _Opened, work: Callable[[sa.Connection], T]) -> T:
-        try:
-            return work(self._writer(opened))
-        except BaseException:
-            _let_go(opened)  # the next write starts from a fresh connection
-            raise
+        with self._mine() as opened, opened.lock, mapped(describe):
+            return once_more(
+                lambda: work(self._writer(opened)),
+                kept=opened.writer is not None,
+                let_go=lambda: _let_go(opened),
+                lost=lambda error: (
+                    isinstance(error, exc.DBAPIError) and error.connection_invalidated
+                ),
+            )
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection of its own, inside one read transaction."""
-        with self._mine() as opened, _mapped():
+        with self._mine() as opened, mapped(describe):
             with opened.lock:
                 engine = self._engine(opened)
                 opened.readers += 1
@@ -120,17 +115,6 @@ def _let_go(opened: _Opened) -> None:
             writer.close()
     if engine is not None:
         engine.dispose()
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """The one edge where what a driver raises becomes a StoreError."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a driver raises what it likes, and this is the edge
-        raise StoreError(describe(error)) from None
 
 
 def describe(error: Exception) -> str:

@@ -4,13 +4,19 @@ The rule: one transaction a call, in which nobody else changes what belongs to t
 asked for, be it by asking or by writing records; what is given is decided in ``accounts``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import sqlalchemy as sa
 
-from relay_app.ledger.stores.accounts import KEEP_SECONDS, MINUTE_SECONDS, Held, answer
+from relay_app.ledger.stores.accounts import (
+    KEEP_SECONDS,
+    MINUTE_SECONDS,
+    Account,
+    Held,
+    answer,
+)
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.schema import usage_leases, usage_spending, usage_tokens
 from relay_app.ledger.stores.sql_dialect import Dialect, replacing
@@ -21,8 +27,6 @@ SWEEP_CALLS = 16
 SWEEP_ROWS = 2_000
 """Of so many calls one deletes what is dead of its keys, at most so many leases: more than
 have come since, and not so many that a commit waits."""
-
-_Leases = dict[str, dict[str, Held]]  # by key and session
 
 
 class SQLLeases:
@@ -46,33 +50,38 @@ class SQLLeases:
         keys = sorted({ask.key for ask in asks})
         with self._dialect.relaxed(connection):
             now = self._dialect.hold(connection, keys)
-            spent = _spent(connection, asks)
-            tokens = _tokens(connection, keys, now)
-            leases = _leases(connection, keys, asks, now)
+            spent, tokens, accounts = _known(connection, keys, asks, now)
             given = []
             for ask in asks:
                 tokens[ask.key] += ask.tokens
                 given.append(
                     answer(
                         ask,
-                        leases[ask.key],
+                        accounts[ask.key],
                         spent=spent.get((ask.key, ask.limits.since), 0),
                         tokens=tokens[ask.key],
                         now=now,
                         seconds=seconds,
                     )
                 )
-            self._keep(connection, asks, leases, now)
+            self._keep(connection, asks, accounts, now)
             if next(self._calls) % SWEEP_CALLS == 0:
                 _sweep(connection, keys, now)
         return given
 
     def _keep(
-        self, connection: sa.Connection, asks: Sequence[Ask], leases: _Leases, now: float
+        self,
+        connection: sa.Connection,
+        asks: Sequence[Ask],
+        accounts: Mapping[str, Account],
+        now: float,
     ) -> None:
-        # Each once, however often it asked: as it is by now.
-        asked = {(ask.key, ask.session_id): leases[ask.key].get(ask.session_id) for ask in asks}
-        rows = [_to_row(*names, held) for names, held in asked.items() if held is not None]
+        asked = dict.fromkeys((ask.key, ask.session_id) for ask in asks)
+        rows = [
+            _to_row(key, session_id, held)
+            for key, session_id in asked
+            if (held := accounts[key].leases.get(session_id)) is not None
+        ]
         if rows:
             connection.execute(self._put_lease, rows)
         used: dict[str, int] = {}
@@ -84,44 +93,66 @@ class SQLLeases:
             connection.execute(self._add_tokens, rows)
 
 
-def _spent(connection: sa.Connection, asks: Sequence[Ask]) -> dict[tuple[str, str], int]:
-    """What the ledger shows, by key and first day; only of keys that have a budget."""
-    keys: dict[str, set[str]] = {}
+def _known(
+    connection: sa.Connection, keys: Sequence[str], asks: Sequence[Ask], now: float
+) -> tuple[dict[tuple[str, str], int], dict[str, int], dict[str, Account]]:
+    """What the ledger shows by key and first day, tokens by key, and accounts by key.
+
+    One question, for others wait for as long as we hold their keys, and each way to a server
+    and back is longer than what it does there.
+    """
+    spent: dict[tuple[str, str], int] = {}
+    tokens = dict.fromkeys(keys, 0)
+    accounts = {key: Account() for key in keys}
+    for row in connection.execute(sa.union_all(*_parts(keys, asks, now))):
+        what, key, session_id, since, one, other, lapses_at, is_open = row
+        if what == "spent":
+            spent[key, since] = int(one)
+        elif what == "tokens":
+            tokens[key] = int(one)
+        elif what == "account":
+            accounts[key].outstanding[since] = int(one)
+            accounts[key].sessions += int(other)
+        else:
+            held = Held(since, int(one), int(other), lapses_at, is_open)
+            accounts[key].leases[session_id] = held
+    return spent, tokens, accounts
+
+
+def _parts(keys: Sequence[str], asks: Sequence[Ask], now: float) -> Iterator[sa.Select[Any]]:
+    days, seconds, leases = usage_spending.c, usage_tokens.c, usage_leases.c
+    none = (sa.literal(0.0, sa.Double), sa.false())
+    with_budget: dict[str, set[str]] = {}
     for ask in asks:
         if ask.limits.budget_microusd is not None:
-            keys.setdefault(ask.limits.since, set()).add(ask.key)
-    table = usage_spending.c
-    found = {}
-    for since, of_keys in keys.items():  # today, the first of the month, or ever: hardly more
-        query = sa.select(table.key, sa.func.sum(table.microusd)).group_by(table.key)
-        query = query.where(table.key.in_(sorted(of_keys)), table.day >= since)
-        for key, microusd in connection.execute(query):
-            found[key, since] = int(microusd)
-    return found
-
-
-def _tokens(connection: sa.Connection, keys: Sequence[str], now: float) -> dict[str, int]:
-    table = usage_tokens.c
-    query = sa.select(table.key, sa.func.sum(table.tokens)).group_by(table.key)
-    query = query.where(table.key.in_(keys), table.second > now - MINUTE_SECONDS)
-    return dict.fromkeys(keys, 0) | {key: int(n) for key, n in connection.execute(query)}
-
-
-def _leases(
-    connection: sa.Connection, keys: Sequence[str], asks: Sequence[Ask], now: float
-) -> _Leases:
-    """Those that count, and those of the sessions that ask, lapsed or not."""
-    table = usage_leases.c
-    of_keys = sa.select(usage_leases).where(table.key.in_(keys))
-    asking = sorted({ask.session_id for ask in asks})
-    # Two ways into one table, each with its index.
-    query = sa.union(
-        of_keys.where(table.lapses_at > now), of_keys.where(table.session_id.in_(asking))
+            with_budget.setdefault(ask.limits.since, set()).add(ask.key)
+    for since, some in sorted(with_budget.items()):  # today, this month, ever: hardly more
+        yield (
+            _part("spent", days.key, "", since, sa.func.sum(days.microusd), 0, *none)
+            .where(days.key.in_(sorted(some)), days.day >= since)
+            .group_by(days.key)
+        )
+    yield (
+        _part("tokens", seconds.key, "", "", sa.func.sum(seconds.tokens), 0, *none)
+        .where(seconds.key.in_(keys), seconds.second > now - MINUTE_SECONDS)
+        .group_by(seconds.key)
     )
-    found: _Leases = {key: {} for key in keys}
-    for key, session_id, *held in connection.execute(query):
-        found[key][session_id] = Held(*held)
-    return found
+    beyond = leases.microusd - leases.recorded
+    outstanding = sa.func.sum(sa.case((beyond > 0, beyond), else_=0))
+    sessions = sa.func.sum(sa.case((leases.is_open, 1), else_=0))
+    yield (
+        _part("account", leases.key, "", leases.since, outstanding, sessions, *none)
+        .where(leases.key.in_(keys), leases.lapses_at > now)
+        .group_by(leases.key, leases.since)
+    )
+    asking = sorted({ask.session_id for ask in asks})
+    yield _part("lease", *usage_leases.c).where(leases.key.in_(keys), leases.session_id.in_(asking))
+
+
+def _part(*columns: Any) -> sa.Select[Any]:
+    return sa.select(
+        *(sa.literal(each) if isinstance(each, str | int) else each for each in columns)
+    )
 
 
 def _sweep(connection: sa.Connection, keys: Sequence[str], now: float) -> None:
