@@ -74,9 +74,10 @@ class Relay:
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
+        self._told = False
         self._loading: gevent.event.AsyncResult[None] | None = None
         self.stored_keys = StoredKeys(
-            self.store, on_read=self._end_revoked, refresh_seconds=key_seconds
+            self.store, on_read=self._keys_read, refresh_seconds=key_seconds
         )
         days = settings.store.retention_days
         self._retention = None if days is None else Retention(self.store, days, clock=clock)
@@ -171,7 +172,10 @@ class Relay:
         found = (self.accountant.warning, self.stored_keys.warning)
         return "; ".join(warning for warning in found if warning) or None
 
-    def _end_revoked(self) -> None:
+    def _keys_read(self) -> None:
+        if not (self._told or self.settings.keys or len(self.stored_keys)):
+            logger.warning("there is no key yet: relay-app keys create NAME makes one")
+        self._told = True
         fault = ClientFault("the key of this session was revoked", code="key_revoked", status=401)
         self.keeper.cancel(fault, unless=self._authenticator.knows)
 

@@ -76,6 +76,9 @@ class StoredKeys:
         """Set when a reading is over that has not begun yet."""
         self._waiting = 0
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     @property
     def age_seconds(self) -> float:
         """How long ago what is known here was true; 0.0 before the first reading."""

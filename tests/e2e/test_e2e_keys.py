@@ -99,4 +99,5 @@ def test_a_relay_without_any_key_in_its_file_waits_for_the_first(tmp_path):
             with pytest.raises(InvalidStatus) as refused:
                 relayed.connect()
             assert refused.value.response.status_code == 401
+            process.wait_for("there is no key yet: relay-app keys create NAME makes one")
             works(relayed, relay_app(config, "create", "first"))
