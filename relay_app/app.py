@@ -192,7 +192,6 @@ class Relay:
         self._told = True
         fault = ClientFault("the key of this session was revoked", code="key_revoked", status=401)
         self.keeper.cancel(fault, unless=self._authenticator.knows)
-        self.budgets.update(self._authenticator.key_named)
 
     def announce_drain(self) -> None:
         """Makes readiness and new sessions 503, before the listener closes."""

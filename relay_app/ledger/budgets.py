@@ -146,14 +146,10 @@ class Budgets:
             allowance.ended = True
             self._wake(allowance)
 
-    def update(self, key_named: Callable[[str], Key | None]) -> None:
-        """Limits of keys may have changed: open sessions live by them from now on.
-
-        All but those of a key that had no limits when they began.
-        """
+    def update(self, key: Key) -> None:
+        """The limits of ``key`` changed: its open sessions live by them from now on."""
         for allowance in self._allowances:
-            key = key_named(allowance.key.name)
-            if key is not None and key != allowance.key:
+            if allowance.key.name == key.name and allowance.key != key:
                 allowance.key = key
                 self._wake(allowance)
 

@@ -64,7 +64,7 @@ class StoredKeys:
         self._clock = clock
         self._chore = Chore(self._read_forever)
         self._keys: dict[str, Key] = {}
-        self._named: dict[str, Key] = {}
+        self._names: frozenset[str] = frozenset()
         self._untold = 0
         self._read_at: float | None = None
         self._began_at = float("-inf")
@@ -118,9 +118,9 @@ class StoredKeys:
             )
         return self._keys.get(digest)
 
-    def named(self, name: str) -> Key | None:
-        """The key of this name, if it may be used."""
-        return self._named.get(name)
+    def has(self, name: str) -> bool:
+        """Whether a key of this name may be used."""
+        return name in self._names
 
     def _ask(self) -> None:
         """Wait for what the store says from now on, unless too many do, or it hangs."""
@@ -155,7 +155,7 @@ class StoredKeys:
 
     def _read(self) -> None:
         try:
-            self._keys, self._named, self._untold = self._chore.call(self._from_store)
+            self._keys, self._names, self._untold = self._chore.call(self._from_store)
         except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
             self.failures += 1
             if self._error is None:
@@ -171,9 +171,9 @@ class StoredKeys:
         except Exception:  # noqa: BLE001 - the next reading is to happen all the same
             _log.exception("what follows a reading of the keys failed")
 
-    def _from_store(self) -> tuple[dict[str, Key], dict[str, Key], int]:
+    def _from_store(self) -> tuple[dict[str, Key], frozenset[str], int]:
         """Runs on the thread, for it takes a while where there are many."""
         found = self._store.keys()
         usable = [stored.key for stored in found if stored.revoked_at is None]
         keys = {key.key_sha256.lower(): key for key in islice(usable, MAX_KEYS)}
-        return keys, {key.name: key for key in keys.values()}, len(usable) - len(keys)
+        return keys, frozenset(key.name for key in keys.values()), len(usable) - len(keys)

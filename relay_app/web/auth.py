@@ -96,18 +96,12 @@ class Authenticator:
     def __init__(self, mode: str, keys: Sequence[Key], stored: StoredKeys | None = None) -> None:
         self._mode = mode
         self._keys = {key.key_sha256.lower(): key for key in keys}
-        self._named = {key.name: key for key in keys}
+        self._names = {key.name for key in keys}
         self._stored = stored if mode == "keys" else None
 
     def knows(self, name: str) -> bool:
         """Whether who was told to be ``name`` still is. In other modes nobody can be revoked."""
-        return self._stored is None or self.key_named(name) is not None
-
-    def key_named(self, name: str) -> Key | None:
-        """The key that is called ``name``, as it is now, with its limits."""
-        if self._stored is None or name in self._named:
-            return self._named.get(name)
-        return self._stored.named(name)
+        return self._stored is None or name in self._names or self._stored.has(name)
 
     def principal(self, carried: _Carried | None, peer: str = "") -> Principal:
         """Who is asking, from the address ``peer``, "" for a Unix socket. May wait for a store,
@@ -145,7 +139,7 @@ class Authenticator:
 
     def _find_stored(self, digest: str) -> Key | None:
         key = None if self._stored is None else self._stored.find(digest)
-        return None if key is None or key.name in self._named else key
+        return None if key is None or key.name in self._names else key
 
 
 def _is_loopback(peer: str) -> bool:

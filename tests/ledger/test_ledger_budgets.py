@@ -268,12 +268,11 @@ def test_two_workers_share_one_budget(budgets: Make):
 def test_changed_limits_are_asked_about_at_once(budgets: Make, store: Store):
     made = budgets()
     allowance = reserve(made, budget_usd=Decimal(5))
-    made.update(lambda name: key(budget_usd=Decimal(1)))
+    made.update(key(budget_usd=Decimal(1)))
     until(lambda: store.asks[-1].limits.budget_microusd == 1_000_000)
     assert allowance.key.budget_usd == 1
     asked = len(store.asks)
-    made.update(lambda name: key(budget_usd=Decimal(1)))
-    made.update(lambda name: None)
+    made.update(key(budget_usd=Decimal(1)))
     gevent.sleep(0.02)
     assert len(store.asks) == asked
 

@@ -72,15 +72,15 @@ def keys(store: Counting, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredKey
 def test_a_key_is_found_by_its_digest_whatever_its_letters(store, keys):
     store.put_key(StoredKey(Key("a", digest("a").upper(), ("x",)), 1.0))
     assert keys.find(digest("a")).models == ("x",)
-    assert keys.named("a") is not None
+    assert keys.has("a")
     assert keys.find(digest("b")) is None
-    assert keys.named("b") is None
+    assert not keys.has("b")
 
 
 def test_a_revoked_key_is_none(store, keys):
     store.add("a", revoked_at=2.0)
     assert keys.find(digest("a")) is None
-    assert keys.named("a") is None
+    assert not keys.has("a")
 
 
 def test_a_key_that_was_made_just_now_is_found_at_once(store, keys):
@@ -133,9 +133,7 @@ def test_a_store_that_hangs_is_not_waited_for_by_everybody(store, keys, monkeypa
 
 def test_what_is_revoked_is_noticed_without_being_asked(store):
     read = []
-    keys = StoredKeys(
-        store, on_read=lambda: read.append(keys.named("a") is not None), refresh_seconds=0.001
-    )
+    keys = StoredKeys(store, on_read=lambda: read.append(keys.has("a")), refresh_seconds=0.001)
     stored_keys_share, stored_keys.SHARE = stored_keys.SHARE, 0
     try:
         store.add("a")
@@ -155,7 +153,7 @@ def test_a_store_that_is_down_leaves_what_was_known(store, keys, caplog):
     assert keys.find(digest("b")) is None  # made it ask again
     assert keys.find(digest("c")) is None
     assert keys.find(digest("a")).name == "a"
-    assert keys.named("a") is not None
+    assert keys.has("a")
     assert keys.failures >= 2
     assert "revoked ones may still work: StoreError: no such host" in keys.warning
     store.error = None
