@@ -11,12 +11,14 @@ import gevent
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from relay_app.errors import RelayFault
+from relay_app.errors import ClientFault, RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.budgets import LEASE_SECONDS, Budgets
 from relay_app.ledger.journal import Journal
 from relay_app.ledger.price_list import price_list
 from relay_app.ledger.pricer import Pricer
+from relay_app.ledger.retention import Retention
+from relay_app.ledger.stored_keys import REFRESH_SECONDS, StoredKeys
 from relay_app.ledger.stores.base import Store
 from relay_app.meter import vocabulary
 from relay_app.observe.logs import configure, logger
@@ -48,6 +50,7 @@ class Relay:
 
     Building it starts nothing: no thread, no greenlet, no connection; it may precede a fork.
     ``lease_seconds`` is how long what a worker held stays taken after it died.
+    ``key_seconds`` is how often the keys of the store are read.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Relay:
         dial: Dial | None = None,
         clock: Callable[[], float] = time.time,
         lease_seconds: float = LEASE_SECONDS,
+        key_seconds: float = REFRESH_SECONDS,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
@@ -82,8 +86,14 @@ class Relay:
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._draining = False
+        self._told = False
         self._loading: gevent.event.AsyncResult[None] | None = None
-        self._authenticator = Authenticator(settings.auth.mode, settings.keys)
+        self.stored_keys = StoredKeys(
+            self.store, on_read=self._keys_read, refresh_seconds=key_seconds
+        )
+        days = settings.store.retention_days
+        self._retention = None if days is None else Retention(self.store, days, clock=clock)
+        self._authenticator = Authenticator(settings.auth.mode, settings.keys, self.stored_keys)
         self._dial = dial or Dialler(settings.server, self._rooms)
         self._clock = clock
 
@@ -120,12 +130,21 @@ class Relay:
             metrics=self.metrics,
             publish=self.publish,
             ready=self.check_ready,
+            warning=self._warning,
         ).register(app)
         app.extensions["relay_app"] = self
 
     def start(self) -> None:
-        """Has a worker look for what dead ones left behind; the first record does so too."""
-        self.hub.run(self.accountant.start)
+        """Has a worker do what it does beside its sessions: look for what dead ones left behind,
+        for keys, and for records that are too old. The first session does so too."""
+        self.hub.run(self._start)
+
+    def _start(self) -> None:
+        self.accountant.start()
+        if self.settings.auth.mode == "keys":
+            self.stored_keys.start()
+        if self._retention is not None:
+            self._retention.start()
 
     def load(self) -> None:
         """Loads what estimates need. Blocks for half a second: for a worker's start."""
@@ -137,6 +156,7 @@ class Relay:
     def prepare(self) -> None:
         """The same for hosts that tell nobody when a worker starts: the first session waits for
         it, and so do those that begin meanwhile, so that no open session is stopped by it."""
+        self._start()
         if vocabulary.loaded() is not None:
             return
         if self._loading is None:
@@ -162,6 +182,18 @@ class Relay:
         patience = max(LAG_SECONDS, self.settings.server.hold_seconds)
         return self.accountant.lag_seconds > patience
 
+    def _warning(self) -> str | None:
+        found = (self.accountant.warning, self.stored_keys.warning)
+        return "; ".join(warning for warning in found if warning) or None
+
+    def _keys_read(self) -> None:
+        if not (self._told or self.settings.keys or len(self.stored_keys)):
+            logger.warning("there is no key yet: relay-app keys create NAME makes one")
+        self._told = True
+        fault = ClientFault("the key of this session was revoked", code="key_revoked", status=401)
+        self.keeper.cancel(fault, unless=self._authenticator.knows)
+        self.budgets.update(self._authenticator.stored)
+
     def announce_drain(self) -> None:
         """Makes readiness and new sessions 503, before the listener closes."""
         self._draining = True
@@ -185,6 +217,9 @@ class Relay:
             RelayFault("the relay is shutting down", code="relay_draining", close_code=1001), 0
         )
         self.keeper.wait_empty(CLOSE_SECONDS)
+        self.stored_keys.stop()
+        if self._retention is not None:
+            self._retention.stop()
         self.budgets.close(GIVE_BACK_SECONDS)
         if not self.accountant.close(CLOSE_SECONDS):
             for record in self.accountant.unwritten:
@@ -215,6 +250,9 @@ class Relay:
                 journal_damaged_bytes=journal.backlog.damaged_bytes if journal else 0,
                 buffered_bytes=self._rooms.taken_bytes,
                 unpriced=dict(self._pricer.unpriced),
+                forgotten=0 if self._retention is None else self._retention.forgotten,
+                key_failures=self.stored_keys.failures,
+                key_seconds=self.stored_keys.age_seconds,
             )
         )
 
@@ -226,6 +264,7 @@ def create_app(
     dial: Dial | None = None,
     clock: Callable[[], float] = time.time,
     lease_seconds: float = LEASE_SECONDS,
+    key_seconds: float = REFRESH_SECONDS,
 ) -> Flask:
     """The relay as a WSGI application.
 
@@ -240,6 +279,7 @@ def create_app(
         dial=dial,
         clock=clock,
         lease_seconds=lease_seconds,
+        key_seconds=key_seconds,
     )
     relay.register(app)
     app.register_error_handler(HTTPException, not_a_page)

@@ -18,7 +18,7 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -230,6 +230,28 @@ class Key:
     max_sessions: int | None = _setting(_whole(1, 1_000_000, "sessions"), None)
     max_tokens_per_minute: int | None = _setting(_whole(1, 10**12, "tokens"), None)
 
+    @classmethod
+    def checked(cls, **values: Any) -> "Key":
+        """The key of ``values`` that stand in no file, held to the same rules.
+
+        Raises SettingsError, which repeats no value: a secret is pasted in the wrong place soon.
+        """
+        return cls(**_checked(cls, values))
+
+    def changed(self, **values: Any) -> "Key":
+        """This key with other ``values``, as in :meth:`checked`."""
+        return replace(self, **_checked(Key, values))
+
+
+def _checked(kind: type[Key], values: dict[str, Any]) -> dict[str, Any]:
+    for setting in fields(kind):
+        if setting.name in values:
+            try:
+                values[setting.name] = setting.metadata["check"](values[setting.name])
+            except ValueError as error:
+                raise SettingsError(f"{setting.name}: expected {error}") from None
+    return values
+
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
@@ -258,7 +280,8 @@ class Store:
     """Where usage records go, and whether the end of a unit waits for its record.
 
     ``journal`` is the folder where records are kept, by each worker at most
-    ``journal_max_bytes``, until a store that is not on this host has them.
+    ``journal_max_bytes``, until a store that is not on this host has them. Records that ended
+    more than ``retention_days`` UTC days before today are forgotten; None keeps all.
     """
 
     url: str = _setting(
@@ -271,6 +294,7 @@ class Store:
     )
     journal: str = _setting(_matching(r".+", "a folder on a local disk"), "var/journal")
     journal_max_bytes: int = _setting(_whole(1 << 20, 1 << 40, "bytes"), 1 << 30)
+    retention_days: int | None = _setting(_whole(1, 36_500, "days"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +313,10 @@ class Prices:
 
 _LATER: dict[str, tuple[str, ...]] = {
     "upstreams": ("weight", "ca_file", "proxy"),
-    "store": ("retention_days",),
 }
+_SECTIONS = ("server", "auth", "keys", "upstreams", "store", "audit", "prices")
+_UNSET_SHA256 = "0" * 64
+"""Stands for the digest of a key whose variable is not set, where nobody asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,17 +333,25 @@ class Settings:
     source: str = "settings"
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, *, only: Collection[str] = _SECTIONS
+    ) -> "Settings":
         """The settings of the file that ``RELAY_CONFIG`` names, ``relay.toml`` by default.
 
-        Raises SettingsError.
+        ``only`` as in :meth:`from_toml`. Raises SettingsError.
         """
         environ = os.environ if environ is None else environ
-        return cls.from_file(environ.get(CONFIG_VARIABLE) or "relay.toml", environ)
+        return cls.from_file(environ.get(CONFIG_VARIABLE) or "relay.toml", environ, only=only)
 
     @classmethod
-    def from_file(cls, path: str | Path, environ: Mapping[str, str] | None = None) -> "Settings":
-        """The settings in a TOML file. Raises SettingsError."""
+    def from_file(
+        cls,
+        path: str | Path,
+        environ: Mapping[str, str] | None = None,
+        *,
+        only: Collection[str] = _SECTIONS,
+    ) -> "Settings":
+        """The settings in a TOML file. ``only`` as in :meth:`from_toml`. Raises SettingsError."""
         path = Path(path)
         try:
             with path.open("rb") as file:
@@ -333,7 +367,8 @@ class Settings:
             ) from None
         except UnicodeDecodeError:
             raise SettingsError(f"{path}: not UTF-8") from None
-        return cls.from_toml(text, source=str(path), base=path.absolute().parent, environ=environ)
+        base = path.absolute().parent
+        return cls.from_toml(text, source=str(path), base=base, environ=environ, only=only)
 
     @classmethod
     def from_toml(
@@ -343,29 +378,37 @@ class Settings:
         source: str = "settings",
         base: Path | None = None,
         environ: Mapping[str, str] | None = None,
+        only: Collection[str] = _SECTIONS,
     ) -> "Settings":
-        """The settings in TOML text; relative paths are taken from ``base``."""
+        """The settings in TOML text; relative paths are taken from ``base``.
+
+        Of a file that is not to be served, a command reads ``only`` the sections it uses: what
+        is in the others may need variables that are set for the relay alone. So may the secrets
+        of ``keys``, which are then not read either.
+        """
         try:
             document = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             # Besides its own errors tomllib lets through those of numbers too long for Python.
             raise SettingsError(f"{source}: not TOML: {error}") from None
-        reader = _Reader(source, os.environ if environ is None else environ)
+        reader = _Reader(source, os.environ if environ is None else environ, only)
         return reader.settings(document, base or Path.cwd())
 
 
 class _Reader:
     """Turns a TOML document into Settings, complaining with the name of the place."""
 
-    def __init__(self, source: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, source: str, environ: Mapping[str, str], only: Collection[str]) -> None:
         self._source = source
         self._environ = environ
+        self._only = only
+        self._all = set(only) == set(_SECTIONS)
 
     def settings(self, document: dict[str, Any], base: Path) -> Settings:
-        sections = ("server", "auth", "keys", "upstreams", "store", "audit", "prices")
         for name in document:
-            if name not in sections:
-                raise self._unknown(name, sections)
+            if name not in _SECTIONS:
+                raise self._unknown(name, _SECTIONS)
+        document = {name: value for name, value in document.items() if name in self._only}
         audit = dict(self._table(document, "audit"))
         if audit.pop("audio", False) is not False:
             raise SettingsError(f"{self._source}: audit.audio is not supported yet")
@@ -432,7 +475,10 @@ class _Reader:
         if ("key" in table) == ("key_sha256" in table):
             raise SettingsError(f"{self._source}: {place} needs either key or key_sha256")
         table = dict(table)
-        if "key" in table:
+        if not self._all:
+            table.pop("key", None)
+            table["key_sha256"] = _UNSET_SHA256
+        elif "key" in table:
             key = self._checked(f"{place}.key", table.pop("key"), _SECRET)
             table["key_sha256"] = hashlib.sha256(key.encode()).hexdigest()
         return table
@@ -456,6 +502,8 @@ class _Reader:
             for name, times in names.items():
                 if times > 1:
                     raise SettingsError(f"{source}: {kind}: the name {name!r} is used twice")
+        if not self._all:
+            return
         first: dict[str, int] = {}
         for index, key in enumerate(settings.keys):
             seen = first.setdefault(key.key_sha256.lower(), index)
@@ -463,7 +511,9 @@ class _Reader:
                 raise SettingsError(f"{source}: keys[{index}] is the same key as keys[{seen}]")
         if not settings.upstreams:
             raise SettingsError(f"{source}: upstreams: at least one [[upstreams]] is needed")
-        if settings.auth.mode == "keys" and not settings.keys:
+        forgetful = settings.store.url.startswith("memory:")
+        if settings.auth.mode == "keys" and not settings.keys and forgetful:
+            # Any other store may have keys, or get some while we run.
             raise SettingsError(f'{source}: keys: auth.mode "keys" needs at least one [[keys]]')
         if settings.auth.mode != "keys" and settings.keys:
             raise SettingsError(

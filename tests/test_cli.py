@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import os
 import socket
@@ -9,12 +11,12 @@ from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner, Result
+from support.ledgers import usage_record
 from support.processes import python, ready_url, running
 
 from relay_app import __version__
 from relay_app.cli import main
 from relay_app.ledger.stores import open_store
-from relay_app.meter.usage import Usage, UsageRecord, record_id
 
 SETTINGS = """
 [[keys]]
@@ -139,6 +141,9 @@ def test_serve_says_itself_that_its_port_is_taken(config):
 @pytest.mark.parametrize("command", ["serve", "gunicorn", "usage"])
 def test_a_bad_file_stops_the_start_in_one_line(config, text, said, command):
     config.write_text(text)
+    if command == "usage" and said == "is not set":
+        assert "no ledger there yet" in complaint(relay_app(command, "--config", config))
+        return  # it has no use for the provider's key
     if command == "gunicorn":
         done = run(
             sys.executable, "-m", "gunicorn", "-c", "python:relay_app.web.gunicorn",
@@ -206,28 +211,15 @@ def test_simulate_says_that_its_port_is_taken_or_its_transcript_none(tmp_path):
 # -- usage --------------------------------------------------------------------------------------
 
 
-def record(unit: str, **changes) -> UsageRecord:
-    return UsageRecord(
-        **{
-            "id": record_id("rs_1", unit), "session_id": "rs_1", "kind": "response",
-            "source": "reported", "status": "completed", "key": "a", "upstream": "u",
-            "model": "gpt-realtime", "upstream_model": "gpt-realtime", "unit_id": unit,
-            "started_at": 1_767_225_600.0, "ended_at": 1_767_225_601.0,
-            "usage": Usage(output_audio_tokens=10), "cost_usd": Decimal("0.50"), "price": None,
-            "usage_raw": None, "estimate": None, **changes,
-        }
-    )  # fmt: skip
-
-
 @pytest.fixture
 def ledger(config: Path) -> Path:
     """The settings of a ledger with three records of two keys and two days."""
     store = open_store(f"sqlite:///{config.parent}/relay.db")
     store.write(
         [
-            record("r1"),
-            record("r2", model="gpt-realtime-mini", cost_usd=None),
-            record("r3", key="b", session_id="rs_2", ended_at=1_767_225_601.0 + 86_400),
+            usage_record("r1"),
+            usage_record("r2", model="gpt-realtime-mini", cost_usd=None),
+            usage_record("r3", key="b", session_id="rs_2", ended_at=1_767_225_601.0 + 86_400),
         ]
     )
     store.close()
@@ -270,6 +262,22 @@ def test_records_are_one_object_a_line(ledger):
     assert all("10 tokens" in line for line in text)
 
 
+def test_usage_is_had_as_csv_too(ledger):
+    result = usage(ledger, "--csv", "--by", "model")
+    assert result.exit_code == 0
+    head, *rows = csv.reader(io.StringIO(result.output))
+    found = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["group"] for row in found] == ["gpt-realtime", "gpt-realtime-mini"]
+    assert (Decimal(found[0]["cost_usd"]), found[1]["cost_usd"]) == (1, "")
+    head, *rows = csv.reader(io.StringIO(usage(ledger, "--records", "--csv").output))
+    assert sorted(row[head.index("unit_id")] for row in rows) == ["r1", "r2", "r3"]
+
+
+def test_one_answer_has_one_form(ledger):
+    said = complaint(relay_app("usage", "--config", ledger, "--csv", "--json"))
+    assert said == "--json and --csv are two forms of one answer: choose one"
+
+
 @pytest.mark.parametrize(
     ("options", "records"),
     [
@@ -291,7 +299,10 @@ def test_a_date_that_is_none_is_named(ledger, option, text):
     assert f"{text!r} is no date or time in ISO 8601, like 2026-01-31" in result.output
 
 
-def test_nothing_used_is_said_and_is_no_error(config):
+def test_nothing_used_is_said_and_is_no_error(config, tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/relay.db")
+    store.ping()
+    store.close()
     assert usage(config).output == "no usage recorded\n"
     assert json.loads(usage(config, "--json").output) == {"by": "key", "totals": []}
     assert usage(config, "--records").output == ""
@@ -303,6 +314,19 @@ def test_a_store_that_is_no_store_is_one_line(config, tmp_path):
     (tmp_path / "relay.db").unlink()
     (tmp_path / "relay.db").mkdir()
     complaint(relay_app("usage", "--config", config))
+
+
+@pytest.mark.parametrize("command", ["usage", "reconcile"])
+def test_a_ledger_that_is_not_there_is_named_and_not_made(config, tmp_path, command):
+    said = complaint(relay_app(command, "--config", config))
+    assert said.startswith(f"no ledger there yet: {tmp_path}/relay.db; ")
+    assert [file.name for file in tmp_path.iterdir()] == ["relay.toml"]
+
+
+def test_looking_needs_no_variable_that_only_the_relay_needs(ledger):
+    text = ledger.read_text().replace('"rk-planted-secret"', '"env:NOT_SET_AT_ALL"')
+    ledger.write_text(text.replace('"sk-planted-secret"', '"env:NOT_SET_AT_ALL"'))
+    assert usage(ledger).exit_code == 0
 
 
 def test_a_store_in_memory_has_nothing_to_show_to_others(config):

@@ -1,6 +1,7 @@
 import hashlib
 import tomllib
 from dataclasses import fields, is_dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,11 @@ def test_the_least_that_is_needed_gets_the_documented_defaults():
         ("[store]\ndurability = true", 'store.durability = True: expected "before-forward" or'),
         ("[audit]\nsink = 'file.jsonl'", "audit.sink = 'file.jsonl': expected jsonl:PATH"),
         ("[audit]\naudio = true", "audit.audio is not supported yet"),
-        ("[store]\nretention_days = 3", "store.retention_days is not supported yet"),
+        (
+            "[store]\nretention_days = 0",
+            "store.retention_days = 0: expected a whole number of days",
+        ),
+        ("[store]\nretention_days = 1.5", "store.retention_days = 1.5: expected a whole number"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(text, said):
@@ -121,7 +126,10 @@ def test_a_setting_that_cannot_be_used_is_named(text, said):
         (complete(f'keys = ["{SECRET}"]', keys=""), "keys = (hidden): expected a list of tables"),
         (complete(f'token = "{SECRET}"'), "token is not a setting"),
         (complete(f'upstream = [{{ api_keys = ["{SECRET}"] }}]'), "upstream is not a setting"),
-        (complete(keys=""), 'keys: auth.mode "keys" needs at least one [[keys]]'),
+        (
+            complete('[store]\nurl = "memory://"', keys=""),
+            'keys: auth.mode "keys" needs at least one [[keys]]',
+        ),
     ],
 )
 def test_a_key_that_cannot_be_used_is_named_and_not_shown(text, said):
@@ -399,3 +407,72 @@ def test_what_the_example_has_commented_out_are_the_defaults():
     text = complete("[server]\n" + "\n".join(server))
     assert read(text).server == Server()
     assert tomllib.loads(text)["server"]["max_sessions"] == Server().max_sessions
+
+
+# -- what a command reads -----------------------------------------------------------------------
+
+UNSET = """
+[[keys]]
+name = "a"
+key = "env:NOT_SET"
+[[upstreams]]
+name = "u"
+base_url = "env:NOT_SET"
+api_keys = ["env:NOT_SET"]
+"""
+
+
+def test_a_store_may_have_the_keys_that_a_file_has_not():
+    assert read(complete(keys="")).keys == ()
+
+
+def test_a_command_needs_the_variables_of_its_own_sections_alone():
+    only = Settings.from_toml(
+        UNSET + '[store]\nurl = "env:STORE"', environ={"STORE": "redis://h/0"}, only=["store"]
+    )
+    assert only.store.url == "redis://h/0"
+    assert (only.keys, only.upstreams) == ((), ())
+    with pytest.raises(SettingsError, match="that variable is not set"):
+        Settings.from_toml('[store]\nurl = "env:STORE"', environ={}, only=["store"])
+
+
+def test_a_command_about_keys_reads_all_of_them_but_their_secrets():
+    more = 'models = ["x"]\n[[keys]]\nname = "b"\nkey = "env:NOT_SET_EITHER"\n'
+    found = Settings.from_toml(key(f'key = "env:NOT_SET"\n{more}'), environ={}, only=["keys"]).keys
+    assert [(k.name, k.models) for k in found] == [("a", ("x",)), ("b", ("*",))]
+    with pytest.raises(SettingsError, match="'a' is used twice"):
+        Settings.from_toml(complete(keys=KEYS + KEYS), environ={}, only=["keys"])
+
+
+def test_a_section_that_is_none_is_named_to_every_command():
+    with pytest.raises(SettingsError, match="stoer is not a setting"):
+        Settings.from_toml("[stoer]", environ={}, only=["store"])
+
+
+# -- keys that stand in no file -----------------------------------------------------------------
+
+
+def test_a_key_from_elsewhere_is_read_as_in_a_file():
+    made = Key.checked(name="a", key_sha256="0" * 64, models=["x*"], budget_usd="5.00")
+    assert made == Key("a", "0" * 64, ("x*",), Decimal("5.00"))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "a b"}, "name: expected 1 to 64 letters"),
+        ({"models": ["a*b*"]}, "models: expected a list of model names"),
+        ({"budget_usd": "5.0000001"}, "budget_usd: expected an amount in USD"),
+        ({"budget_usd": "-1"}, "budget_usd: expected an amount in USD"),
+        ({"budget_period": "week"}, 'budget_period: expected "day" or "month" or "total"'),
+        ({"max_sessions": 0}, "max_sessions: expected a whole number of sessions"),
+        ({"max_tokens_per_minute": 0}, "max_tokens_per_minute: expected a whole number"),
+        ({"key_sha256": SECRET}, "key_sha256: expected the 64 hex digits"),
+        ({"name": SECRET * 9}, "name: expected"),
+    ],
+)
+def test_a_key_from_elsewhere_is_held_to_the_same_rules_and_not_repeated(values, said):
+    with pytest.raises(SettingsError) as caught:
+        Key.checked(**{"name": "a", "key_sha256": "0" * 64, **values})
+    assert str(caught.value).startswith(said)
+    assert SECRET not in str(caught.value)

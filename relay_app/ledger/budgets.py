@@ -146,10 +146,12 @@ class Budgets:
             allowance.ended = True
             self._wake(allowance)
 
-    def update(self, key: Key) -> None:
-        """The limits of ``key`` changed: its open sessions live by them from now on."""
+    def update(self, find: Callable[[str], Key | None]) -> None:
+        """Limits may have changed: open sessions live by those that ``find`` gives for the name
+        of their key, and by what they have if it gives none. Never blocks."""
         for allowance in self._allowances:
-            if allowance.key.name == key.name and allowance.key != key:
+            key = find(allowance.key.name)
+            if key is not None and key != allowance.key:
                 allowance.key = key
                 self._wake(allowance)
 

@@ -14,7 +14,15 @@ from relay_app import codec
 from relay_app.ledger.stores.totals import By, Total, add_money
 from relay_app.meter.usage import Usage, UsageRecord
 
-__all__ = ["align", "printable", "record_line", "record_text", "totals_json", "totals_table"]
+__all__ = [
+    "align",
+    "printable",
+    "record_line",
+    "record_text",
+    "total_values",
+    "totals_json",
+    "totals_table",
+]
 
 _COLUMNS = (
     "records",
@@ -51,7 +59,7 @@ def totals_json(totals: Sequence[Total], by: By) -> str:
 
     Costs are decimal strings, or null where no record of the group is priced.
     """
-    return codec.dumps({"by": by, "totals": [_values(total) for total in totals]})
+    return codec.dumps({"by": by, "totals": [total_values(total) for total in totals]})
 
 
 def record_line(record: UsageRecord) -> str:
@@ -68,7 +76,8 @@ def record_text(record: UsageRecord) -> str:
     return f"{ended_at}  {head}  {tokens} tokens  {_money(record.cost_usd)} USD"
 
 
-def _values(total: Total) -> dict[str, Any]:
+def total_values(total: Total) -> dict[str, Any]:
+    """The total as a flat dict of JSON values."""
     values = {"group": total.group, "records": total.records, "sessions": total.sessions}
     cost = None if total.cost_usd is None else format(total.cost_usd, "f")
     rest = {"cost_usd": cost, "unpriced": total.unpriced, "unknown": total.unknown}
@@ -116,12 +125,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) or "(none)"
 
 
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart: the first to the left, numbers to the right."""
+def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns two spaces apart: the first ``left`` to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for first, *rest in rows:
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:left], widths[:left], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(row[left:], widths[left:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

@@ -42,6 +42,9 @@ class Snapshot:
     journal_damaged_bytes: int = 0
     buffered_bytes: int = 0
     unpriced: Mapping[str, int] = field(default_factory=dict)
+    forgotten: int = 0
+    key_failures: int = 0
+    key_seconds: float = 0.0
 
 
 class Metrics:
@@ -119,6 +122,18 @@ class Metrics:
                 ("journal_damaged_bytes", "Bytes of journal files that could not be read"),
             )
         }
+        self._forgotten = self._counter(
+            "records_forgotten", "Usage records deleted because they were too old"
+        )
+        self._key_failures = self._counter(
+            "key_read_failures", "Times that keys could not be read from the store"
+        )
+        self._key_seconds = Gauge(
+            "relay_keys_age_seconds",
+            "How long ago keys were last read from the store",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
         self._buffered = self._gauge("buffered_bytes", "Room taken by large frames")
         self._held = Histogram(
             "relay_hold_seconds",
@@ -160,6 +175,9 @@ class Metrics:
         self._buffered.set(now.buffered_bytes)
         self._journal_bytes.set(now.journal_bytes)
         self._journal_seconds.set(now.journal_seconds)
+        self._key_seconds.set(now.key_seconds)
+        self._reach(self._forgotten, now.forgotten)
+        self._reach(self._key_failures, now.key_failures)
         for name, counter in self._journal_counters.items():
             self._reach(counter, getattr(now, name))
         self._reach(self._opened, now.opened)

@@ -76,6 +76,12 @@ class Keeper:
         for session in list(self._sessions):
             session.drain(fault, seconds)
 
+    def cancel(self, fault: Fault, unless: Callable[[str], bool]) -> None:
+        """Ends every session now, unless its key's name is one of those."""
+        for session in list(self._sessions):
+            if not unless(session.context.key):
+                session.cancel(fault)
+
     def wait_empty(self, seconds: float) -> bool:
         """Whether every session had ended within ``seconds``."""
         return bool(self._empty.wait(seconds))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relay_app.errors import ClientFault
+from relay_app.ledger.stored_keys import StoredKeys
 from relay_app.settings import Key
 
 __all__ = ["Authenticator", "Principal", "credential_of", "is_query_credential"]
@@ -86,17 +87,32 @@ def credential_of(
 
 
 class Authenticator:
-    """Tells who holds a credential, by the mode of the settings."""
+    """Tells who holds a credential, by the mode of the settings.
 
-    def __init__(self, mode: str, keys: Sequence[Key]) -> None:
+    The ``keys`` of the settings win over the ``stored`` ones, by digest and by name, so that
+    whoever may only write to the store cannot take over what the file says.
+    """
+
+    def __init__(self, mode: str, keys: Sequence[Key], stored: StoredKeys | None = None) -> None:
         self._mode = mode
         self._keys = {key.key_sha256.lower(): key for key in keys}
+        self._names = {key.name for key in keys}
+        self._stored = stored if mode == "keys" else None
+
+    def knows(self, name: str) -> bool:
+        """Whether who was told to be ``name`` still is. In other modes nobody can be revoked."""
+        return self._stored is None or name in self._names or self._stored.has(name)
+
+    def stored(self, name: str) -> Key | None:
+        """The key of this name in the store, if that is where it comes from."""
+        return None if self._stored is None or name in self._names else self._stored.named(name)
 
     def principal(self, carried: _Carried | None, peer: str = "") -> Principal:
-        """Who is asking, from the address ``peer``, "" for a Unix socket.
+        """Who is asking, from the address ``peer``, "" for a Unix socket. May wait for a store,
+        so it is called on the hub.
 
-        Raises ClientFault 401, and 403 in mode "open" for a peer on another machine: a host
-        application may listen anywhere.
+        Raises ClientFault 401, RelayFault 503 if there are keys that cannot be read, and 403 in
+        mode "open" for a peer on another machine: a host application may listen anywhere.
         """
         if self._mode == "open":
             if peer and not _is_loopback(peer):
@@ -120,10 +136,14 @@ class Authenticator:
             # The provider decides about the key; the ledger tells keys apart by their digest.
             name = f"sha256:{digest[:16]}"
             return Principal(name, ("*",), carried.secret, carried.header)
-        key = self._keys.get(digest)
+        key = self._keys.get(digest) or self._find_stored(digest)
         if key is None or not hmac.compare_digest(digest, key.key_sha256.lower()):
             raise _refused("Incorrect API key provided.", "invalid_api_key")
         return Principal(key.name, key.models, key=key)
+
+    def _find_stored(self, digest: str) -> Key | None:
+        key = None if self._stored is None else self._stored.find(digest)
+        return None if key is None or key.name in self._names else key
 
 
 def _is_loopback(peer: str) -> bool:

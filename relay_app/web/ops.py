@@ -35,7 +35,8 @@ _GROUPS: tuple[By, ...] = ("key", "model", "day", "session")
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The views besides the realtime endpoint. ``ready`` raises RelayFault when we are not."""
+    """The views besides the realtime endpoint. ``ready`` raises RelayFault when we are not, and
+    ``warning`` is what an operator should know although we are."""
 
     hub: SessionHub
     accountant: Accountant
@@ -44,6 +45,7 @@ class Operations:
     metrics: Metrics
     publish: Callable[[], None]
     ready: Callable[[], None]
+    warning: Callable[[], str | None]
 
     def register(self, app: Flask) -> None:
         """Adds the rules to ``app``."""
@@ -59,7 +61,8 @@ class Operations:
     def readyz(self) -> Response:
         """200 while new sessions are welcome and can be recorded, else 503.
 
-        With a journal that does not depend on the store; a store that fails is then a warning.
+        With a journal that does not depend on the store; a store that fails is then a warning,
+        and so are keys that cannot be read again.
         """
         try:
             self.ready()
@@ -69,7 +72,7 @@ class Operations:
                 self.hub.run(self.accountant.start)
         except Fault as fault:
             return http_refusal(fault)
-        warning = self.accountant.warning
+        warning = self.warning()
         return _json({"status": "ready"} | ({"warning": warning} if warning else {}))
 
     def exposition(self) -> Response:
@@ -83,7 +86,8 @@ class Operations:
         """What the asking key has used: ``?by=model|day|session``, ``since``, ``until``."""
         try:
             carried = credential_of(request.environ, (), list(request.args))
-            principal = self.authenticator.principal(carried, request.remote_addr or "")
+            peer = request.remote_addr or ""
+            principal = self.hub.run(self.authenticator.principal, carried, peer)
             asked = request.args.get("by", "model")
             by = next((group for group in _GROUPS if group == asked), None)
             if by is None:

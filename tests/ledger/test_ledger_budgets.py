@@ -163,12 +163,12 @@ def test_a_client_that_is_killed_while_it_waits_keeps_no_slot(budgets: Make, sto
 
 
 def test_leases_are_renewed_before_they_lapse(budgets: Make, store: Store):
-    made = budgets(lease_seconds=0.35)
+    made = budgets(lease_seconds=2.1)
     reserve(made, "s1", max_sessions=1)
     begun = time.monotonic()
-    while time.monotonic() - begun < 0.7:
-        assert refusal(made, "s2", max_sessions=1).status == 429
-    assert 6 <= len(store.of("s1")) <= 12
+    until(lambda: len(store.of("s1")) == 5)
+    assert 4 * 0.8 * 0.6 <= time.monotonic() - begun < 4 * 2.1
+    assert refusal(made, "s2", max_sessions=1).status == 429
 
 
 def test_a_worker_that_is_gone_keeps_no_slot(budgets: Make):
@@ -268,11 +268,12 @@ def test_two_workers_share_one_budget(budgets: Make):
 def test_changed_limits_are_asked_about_at_once(budgets: Make, store: Store):
     made = budgets()
     allowance = reserve(made, budget_usd=Decimal(5))
-    made.update(key(budget_usd=Decimal(1)))
+    made.update(lambda name: key(budget_usd=Decimal(1)))
     until(lambda: store.asks[-1].limits.budget_microusd == 1_000_000)
     assert allowance.key.budget_usd == 1
     asked = len(store.asks)
-    made.update(key(budget_usd=Decimal(1)))
+    made.update(lambda name: key(budget_usd=Decimal(1)))
+    made.update(lambda name: None)
     gevent.sleep(0.02)
     assert len(store.asks) == asked
 

@@ -118,9 +118,10 @@ def test_the_command_reads_the_store(tmp_path: Path):
         'base_url = "wss://example.test/v1"\napi_keys = ["k"]\n'
         '[store]\nurl = "sqlite:///relay.db"\n'
     )
+    store = open_store(f"sqlite:///{tmp_path}/relay.db")
+    store.ping()
     empty = CliRunner().invoke(main, ["reconcile", "--config", str(config)])
     assert (empty.exit_code, empty.output) == (0, "records: none\n")
-    store = open_store(f"sqlite:///{tmp_path}/relay.db")
     store.write([record("a"), record("b", estimated=25)])
     store.close()
     result = CliRunner().invoke(main, ["reconcile", "--config", str(config), "--json"])

@@ -35,6 +35,8 @@ def test_every_name_is_there_before_anything_happened():
         "relay_journal_syncs_total", "relay_journal_failures_total",
         "relay_journal_damaged_bytes_total", "relay_lease_failures_total",
         "relay_lease_seconds_bucket", "relay_lease_seconds_count", "relay_lease_seconds_sum",
+        "relay_key_read_failures_total",
+        "relay_keys_age_seconds", "relay_records_forgotten_total",
     }  # fmt: skip
 
 

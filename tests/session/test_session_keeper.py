@@ -10,6 +10,7 @@ from session_support import SECONDS, until
 
 from relay_app.errors import RelayFault
 from relay_app.observe.tally import Tally
+from relay_app.session.context import SessionContext
 from relay_app.session.keeper import Keeper
 from relay_app.session.lifecycle import Cause, Ending
 
@@ -19,10 +20,12 @@ FAULT = RelayFault("the relay restarts", close_code=1001)
 class FakeSession:
     """Runs until it is told to end; notes its visits."""
 
-    def __init__(self, *, on_tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *, key: str = "a", on_tick: Callable[[], None] = lambda: None) -> None:
         self.over = Event()
         self.visits: list[float] = []
         self.drains: list[tuple[Any, float]] = []
+        self.cancels: list[Any] = []
+        self.context = SessionContext("rs_1", key, "u", "m", "m")
         self.ending = Ending(Cause.CANCEL, fault=FAULT)
         self._on_tick = on_tick
 
@@ -35,6 +38,9 @@ class FakeSession:
 
     def drain(self, fault: Any, seconds: float) -> None:
         self.drains.append((fault, seconds))
+
+    def cancel(self, fault: Any) -> None:
+        self.cancels.append(fault)
 
     def tally(self) -> Tally:
         return Tally(messages_sent=1)
@@ -136,3 +142,14 @@ def test_a_round_that_comes_late_judges_nobody_and_the_next_one_does() -> None:
 
 def test_a_worker_that_is_late_in_every_round_judges_all_the_same() -> None:
     assert rounds(0.0, 100.0, 200.0, 300.0, 400.0) == pytest.approx([0.03, 0.03])
+
+
+def test_the_sessions_of_a_revoked_key_end_and_no_others() -> None:
+    keeper = Keeper()
+    sessions = [FakeSession(key="a"), FakeSession(key="b")]
+    running = [start(keeper, session) for session in sessions]
+    keeper.cancel(FAULT, unless=lambda key: key == "a")
+    assert [session.cancels for session in sessions] == [[], [FAULT]]
+    for session in sessions:
+        session.over.set()
+    gevent.joinall(running, raise_error=True)

@@ -161,3 +161,52 @@ def test_an_open_relay_serves_nobody_else(peer):
     with pytest.raises(ClientFault) as refused:
         Authenticator("open", ()).principal(None, peer)
     assert refused.value.status == 403
+
+
+# -- keys of the store --------------------------------------------------------------------------
+
+
+class Stored:
+    """Keys that a store has, by what was asked of it."""
+
+    def __init__(self, *keys: Key) -> None:
+        self._keys = {key.key_sha256: key for key in keys}
+        self.asked: list[str] = []
+
+    def find(self, asked: str) -> Key | None:
+        self.asked.append(asked)
+        return self._keys.get(asked)
+
+    def has(self, name: str) -> bool:
+        return any(key.name == name for key in self._keys.values())
+
+
+STORED = Key("team-c", digest("rk-stored-key"), ("gpt-*",), max_sessions=3)
+
+
+def test_a_key_of_the_store_is_as_good_as_one_of_the_settings():
+    authenticator = Authenticator("keys", KEYS, Stored(STORED))
+    found = authenticator.principal(carried(api_key="rk-stored-key"))
+    assert found == Principal("team-c", ("gpt-*",), key=STORED)
+    with pytest.raises(ClientFault):
+        authenticator.principal(carried(api_key="rk-stored-kez"))
+
+
+def test_the_store_is_not_asked_about_keys_of_the_settings():
+    stored = Stored(Key("team-a", digest(SECRET)))
+    authenticator = Authenticator("keys", KEYS, stored)
+    assert authenticator.principal(carried(api_key=SECRET)).models == ("gpt-*",)
+    assert stored.asked == []
+
+
+def test_a_name_of_the_settings_cannot_be_taken_by_a_key_of_the_store():
+    authenticator = Authenticator("keys", KEYS, Stored(Key("team-a", digest("rk-stored-key"))))
+    with pytest.raises(ClientFault, match="Incorrect API key"):
+        authenticator.principal(carried(api_key="rk-stored-key"))
+
+
+def test_who_was_told_a_name_keeps_it_while_a_key_has_it():
+    authenticator = Authenticator("keys", KEYS, Stored(STORED))
+    assert [authenticator.knows(name) for name in ("team-a", "team-c", "team-d")] == [1, 1, 0]
+    for mode in ("open", "passthrough"):
+        assert Authenticator(mode, (), Stored()).knows("anybody")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ import pytest
 from flask import Flask
 from realtime_support import Upstream, app_with, ask, refused
 from support.clients import eventually
+from support.relays import write_settings
 
-from relay_app.app import Relay
+from relay_app.app import Relay, create_app
 from relay_app.errors import UpstreamFault
 from relay_app.ledger.stores import StoreError
+from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.meter.usage import UsageRecord
+from relay_app.settings import Key, Settings
 
 
 def limited(upstream: Any, folder: Path, keys: str) -> Flask:
@@ -199,3 +203,20 @@ def test_a_worker_that_closes_gives_its_slots_back(tmp_path: Path, upstream: Ups
     relay_of(leaving).close()
     with pytest.raises(BrokenPipeError):
         ask(app_with(upstream, tmp_path, store=store, keys=keys), gone)
+
+
+def test_limits_that_are_changed_hold_for_open_sessions(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+):
+    store = MemoryStore()
+    before = Key(name="stored", key_sha256="0" * 64, max_sessions=1)
+    store.put_key(StoredKey(before, created_at=0.0))
+    config = write_settings(tmp_path, "ws://unused.invalid/v1")
+    app = create_app(Settings.from_file(config), store=store, dial=upstream, key_seconds=0.01)
+    relay = relay_of(app)
+    allowance = relay.hub.run(relay.budgets.reserve, "rs_other", before)
+    monkeypatch.setattr("relay_app.ledger.stored_keys.ASK_SECONDS", 0.01)
+    relay.start()
+    store.put_key(StoredKey(replace(before, budget_usd=Decimal(2)), created_at=0.0))
+    eventually(lambda: allowance.key.budget_usd == 2, "the new limit is known")
+    relay.close()

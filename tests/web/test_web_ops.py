@@ -1,3 +1,4 @@
+import hashlib
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from support.upstreams import echo, upstream
 
 from relay_app.app import Relay, create_app
 from relay_app.ledger.stores.base import StoreError
+from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.meter.usage import Usage, UsageRecord, record_id
-from relay_app.settings import Settings
+from relay_app.settings import Key, Settings
 from relay_app.web import ops
 
 KEYS = (
@@ -283,3 +285,47 @@ def test_the_sum_over_two_workers_is_right_whichever_answers(tmp_path):
                     assert client.recv(10) == text
             settles(open=6, opened=6, sent=12, closed=0)
         settles(open=0, opened=6, sent=12, closed=6)
+
+
+# -- keys of the store --------------------------------------------------------------------------
+
+
+def keep(site: Site, secret: str, revoked_at: float | None = None) -> None:
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    site.store.put_key(StoredKey(Key("stored", digest), 1.0, revoked_at))
+
+
+def test_a_key_of_the_store_sees_its_own_usage(site):
+    keep(site, "rk-of-the-store")
+    site.store.write([record("r1"), record("r2", key="stored")])
+    answer = site.get("/v1/usage?by=key", "rk-of-the-store")
+    assert [total["group"] for total in answer.json["totals"]] == ["stored"]
+
+
+def test_readyz_warns_while_keys_cannot_be_read(site, monkeypatch):
+    keep(site, "rk-of-the-store")
+    monkeypatch.setattr(site.store, "keys", fails)
+    refused = site.get("/v1/usage", "rk-of-the-store")
+    assert (refused.status_code, refused.json["error"]["code"]) == (503, "keys_unavailable")
+    answer = site.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json["warning"].startswith("keys cannot be read from the store, none is known: ")
+    assert "hunter2" not in answer.text
+    assert "relay_key_read_failures_total 0.0" not in site.get("/metrics").text
+    monkeypatch.undo()
+    assert site.get("/v1/usage", "rk-of-the-store").status_code == 200
+    assert site.get("/readyz").json == {"status": "ready"}
+
+
+def test_what_was_known_serves_on_while_keys_cannot_be_read(site, monkeypatch):
+    keep(site, "rk-of-the-store")
+    assert site.get("/v1/usage", "rk-of-the-store").status_code == 200
+    monkeypatch.setattr(site.store, "keys", fails)
+    assert site.get("/v1/usage", "rk-wrong-key").status_code == 401
+    assert site.get("/v1/usage", "rk-of-the-store").status_code == 200
+    assert "revoked ones may still work" in site.get("/readyz").json["warning"]
+
+
+def test_a_relay_whose_keys_were_never_read_knows_those_of_its_file(site, monkeypatch):
+    monkeypatch.setattr(site.store, "keys", fails)
+    assert site.get("/v1/usage", "rk-aaaaaaaa").status_code == 200
