@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from realtime_support import Upstream, app_with, ask, refused
 from support.clients import eventually
-from support.relays import write_settings
+from support.relays import KEY, write_settings
 
 from relay_app.app import Relay, create_app
 from relay_app.errors import UpstreamFault
@@ -220,3 +220,24 @@ def test_limits_that_are_changed_hold_for_open_sessions(
     store.put_key(StoredKey(replace(before, budget_usd=Decimal(2)), created_at=0.0))
     eventually(lambda: allowance.key.budget_usd == 2, "the new limit is known")
     relay.close()
+
+
+def test_a_key_may_ask_what_is_left_of_its_limits(tmp_path: Path, upstream: Upstream):
+    keys = 'budget_usd = "5.00"\nbudget_period = "month"\nmax_sessions = 7'
+    app = limited(upstream, tmp_path, keys)
+    occupy(app)
+    spend(app, "1.25")
+    answer = app.test_client().get("/v1/usage", headers={"Authorization": f"Bearer {KEY}"})
+    assert answer.json["limits"] == {
+        "budget_usd": "5.00",
+        "budget_period": "month",
+        "budget_left_usd": "3.740000",
+        "max_sessions": 7,
+        "sessions": 1,
+    }
+    answer = (
+        app_with(upstream, tmp_path)
+        .test_client()
+        .get("/v1/usage", headers={"Authorization": f"Bearer {KEY}"})
+    )
+    assert "limits" not in answer.json
