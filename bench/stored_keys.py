@@ -4,6 +4,7 @@ Prints how long one reading takes, how late the hub is at most meanwhile and wit
 the keys take in memory. Thousands of keys take a minute to be made first.
 """
 
+import gc
 import hashlib
 import sys
 import tempfile
@@ -24,6 +25,8 @@ def main(count: int) -> None:
         for n in range(count):
             digest = hashlib.sha256(str(n).encode()).hexdigest()
             store.put_key(StoredKey(Key(f"key-{n}", digest), 1.0))
+        gc.collect()
+        gc.freeze()  # as a worker does when it starts
         keys = StoredKeys(store)
         pulse = gevent.spawn(_pulse, late := [0.0])
         keys.start()
