@@ -44,8 +44,8 @@ RESERVE_SECONDS: Final = 3.0
 """How long a client waits for its lease: its own patience is 10 s, and dialling takes some."""
 CLOSE_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 1.0
-MAX_ASKS: Final = 500
-"""Of one call: a transaction of some ten milliseconds."""
+MAX_ASKS: Final = 100
+"""Of one call: with SQLite some ten milliseconds, in which no record is committed."""
 
 _log = logging.getLogger(__name__)
 
