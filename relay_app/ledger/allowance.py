@@ -3,7 +3,8 @@
 The rules:
 
 * Whether something fits is arithmetic on what is known here: no call to a store and no yield, so
-  it may be asked at every delta. Only :meth:`Allowance.may_begin` waits, and not for long.
+  it may be asked at every delta. Only :meth:`Allowance.may_begin` and
+  :meth:`Allowance.catch_up` wait, and not for long.
 * A slice is renewed ahead of need; ``pace`` says how large it is to be.
 * A session that has used its slice goes on while the store is asked for more, at most for
   ``PATIENCE_SECONDS``: it is not ended early because the store is slow, nor does it spend without
@@ -32,7 +33,7 @@ __all__ = ["Allowance", "Minute", "Standing"]
 PATIENCE_SECONDS: Final = 1.0
 """How long a session waits or goes on for the store's answer when its slice is used up."""
 FRESH_SECONDS: Final = 1.0
-"""How long "nothing is left" is believed without being asked again."""
+"""How long "nothing is left" and what others used are believed without being asked again."""
 NEED_SECONDS: Final = 5.0
 """How long the input of a response is kept ready for it to begin."""
 
@@ -49,11 +50,13 @@ class Standing(Enum):
 class Minute:
     """What the sessions of a key used in the last minute, as far as this worker knows.
 
-    ``tokens`` is what the store said, ``untold`` what sessions of this worker used since.
+    ``tokens`` is what the store said when it was asked at ``heard_at``, ``untold`` what sessions of
+    this worker used since. At ``polled_at`` one of them was chosen to ask for all.
     """
 
     tokens: int = 0
     untold: int = 0
+    heard_at: float = -inf
     polled_at: float = -inf
 
 
@@ -147,6 +150,13 @@ class Allowance:
             return Standing.GOOD
         return Standing.SPENT if heard else Standing.UNKNOWN
 
+    def catch_up(self) -> None:
+        """Has the store say what others have used, if that is not fresh and there is a limit to
+        it. Waits at most ``PATIENCE_SECONDS``, and then takes what is known."""
+        limited = self.key.max_tokens_per_minute is not None
+        if limited and self._timer() - self.minute.heard_at > FRESH_SECONDS:
+            self._refresh()
+
     @property
     def tokens(self) -> int:
         """What the key's sessions used in the last minute, all of them as far as is known."""
@@ -197,8 +207,9 @@ class Allowance:
         self.asking = False
         self._heard = self._made
         self.heard_at = asked_at
-        self.minute.untold -= ask.tokens
-        self.minute.tokens = lease.tokens
+        minute = self.minute
+        minute.untold -= ask.tokens
+        minute.tokens, minute.heard_at = lease.tokens, asked_at
         if not lease.refusal or lease.refusal == "budget":
             before = self._held if ask.limits.since == self._since else 0
             granted = max(0, lease.held_microusd - ask.spent_microusd)
@@ -218,6 +229,11 @@ class Allowance:
         """The store did not answer; what :meth:`ask` told is told again."""
         self.asking = False
         self._untold += ask.tokens
+
+    def forget(self) -> None:
+        """What was not told will never be."""
+        self.minute.untold -= self._untold
+        self._untold = 0
 
     # How it is decided.
 

@@ -186,6 +186,7 @@ class Budgets:
             self._wakened.set()
 
     def _forget(self, allowance: Allowance) -> None:
+        allowance.forget()
         self._allowances.discard(allowance)
         if not self._allowances:
             self._empty.set()
@@ -202,12 +203,22 @@ class Budgets:
             waiting = [a for a in self._agenda.take(now, MAX_ASKS) if a in self._allowances]
             if not waiting:
                 continue
-            if self._ask(waiting):
+            if self._asked(waiting):
                 failures = 0
             else:
                 failures += 1
                 # Clients wait for it, and a store that hangs takes its time anyway.
                 gevent.sleep(min(self._backoff(failures), MAX_BACKOFF_SECONDS))
+
+    def _asked(self, waiting: list[Allowance]) -> bool:
+        try:
+            return self._ask(waiting)
+        except Exception:  # noqa: BLE001 - the leases of all depend on this greenlet
+            _log.exception("asking about budgets failed")
+            for allowance in waiting:
+                allowance.asking = False
+                self._agenda.put(allowance, self._timer())
+            return False
 
     def _ask(self, waiting: list[Allowance]) -> bool:
         """Puts the questions of all who are ``waiting``; whether they were answered."""
@@ -231,6 +242,7 @@ class Budgets:
 
     def _answered(self, allowance: Allowance, ask: Ask, lease: Lease, asked_at: float) -> None:
         if ask.ends:
+            allowance.answer(ask, lease, asked_at)
             self._forget(allowance)
             return
         opening = self._opening.get(allowance)

@@ -291,3 +291,56 @@ def test_a_key_that_is_too_fast_is_looked_at_until_it_is_not(
     assert allowances[4].too_fast
     store._seconds.clear()
     until(lambda: not allowances[4].too_fast)
+
+
+def test_what_an_ended_session_used_is_told_once(budgets: Make, store: Store):
+    made = budgets()
+    stays = reserve(made, "s1", max_tokens_per_minute=100)
+    ends = reserve(made, "s2", max_tokens_per_minute=100)
+    ends.charge(make_record("r1", usage=Usage(input_text_tokens=60)))
+    made.release(ends)
+    until(lambda: len(made) == 1)
+    assert stays.tokens == 60
+    store._seconds.clear()
+    stays.catch_up()
+    made._wake(stays)
+    until(lambda: stays.tokens == 0)
+
+
+def test_what_can_never_be_told_is_not_counted_for_ever(budgets: Make, store: Store):
+    made = budgets(lease_seconds=0.1, backoff=lambda failures: 0.01)
+    stays = reserve(made, "s1", max_tokens_per_minute=100)
+    ends = reserve(made, "s2", max_tokens_per_minute=100)
+    store.fails = True
+    ends.charge(make_record("r1", usage=Usage(input_text_tokens=60)))
+    made.release(ends)
+    until(lambda: len(made) == 1)
+    assert stays.tokens == 0
+
+
+def test_what_others_used_is_looked_up_unless_it_is_fresh(budgets: Make, store: Store):
+    now = [100.0]
+    made, other = budgets(timer=lambda: now[0]), budgets()
+    allowance = reserve(made, "s1", max_tokens_per_minute=100)
+    elsewhere = reserve(other, "s2", max_tokens_per_minute=100)
+    elsewhere.charge(make_record("r1", usage=Usage(input_text_tokens=100)))
+    until(lambda: elsewhere.minute.untold == 0)
+    allowance.catch_up()
+    assert not allowance.too_fast, "it was asked a moment ago"
+    now[0] += 2
+    allowance.catch_up()
+    assert allowance.too_fast
+
+
+def test_a_session_that_cannot_be_asked_about_does_not_cost_the_others_their_leases(
+    budgets: Make, store: Store, caplog: Any
+):
+    made = budgets(backoff=lambda failures: 0.01)
+    broken, fine = reserve(made, "s1", max_sessions=2), reserve(made, "s2", max_sessions=2)
+    broken.key = None  # type: ignore[assignment]
+    made._wake(broken)
+    until(lambda: "asking about budgets failed" in caplog.text)
+    broken.key = fine.key
+    asked = len(store.of("s2"))
+    made._wake(fine)
+    until(lambda: len(store.of("s2")) > asked)
