@@ -192,6 +192,7 @@ class Relay:
         self._told = True
         fault = ClientFault("the key of this session was revoked", code="key_revoked", status=401)
         self.keeper.cancel(fault, unless=self._authenticator.knows)
+        self.budgets.update(self._authenticator.stored)
 
     def announce_drain(self) -> None:
         """Makes readiness and new sessions 503, before the listener closes."""
@@ -216,10 +217,10 @@ class Relay:
             RelayFault("the relay is shutting down", code="relay_draining", close_code=1001), 0
         )
         self.keeper.wait_empty(CLOSE_SECONDS)
-        self.budgets.close(GIVE_BACK_SECONDS)
         self.stored_keys.stop()
         if self._retention is not None:
             self._retention.stop()
+        self.budgets.close(GIVE_BACK_SECONDS)
         if not self.accountant.close(CLOSE_SECONDS):
             for record in self.accountant.unwritten:
                 logger.error("usage record lost record=%s", record.as_dict())

@@ -248,9 +248,7 @@ def test_limits_are_shown_before_and_after_with_what_was_used(config):
     shown = keys(config, "budget", "a", "--usd", "2.50", "--period", "day", "--max-sessions", "3")
     before, after, used = shown.output.splitlines()
     assert before == "a: budget 1 USD, sessions -, tokens a minute -"
-    assert after.strip().startswith(
-        "budget 2.50 USD a day, sessions 3, tokens a minute -  from now"
-    )
+    assert after.strip().startswith("budget 2.50 USD a day, sessions 3, tokens a minute -  within")
     assert re.fullmatch(r"   used 0\.50* USD since \d{4}-\d\d-\d\d, in 1 record", used)
     assert stored(config)["a"].key.budget_usd == Decimal("2.50")
 

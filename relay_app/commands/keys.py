@@ -157,7 +157,7 @@ def budget(
             spent = _spent(store, key)
     click.echo(f"{name}: {limits_text(stored.key)}")
     if key != stored.key:
-        click.echo(f"{' ' * len(name)}  {limits_text(key)}  from now on, for new sessions")
+        click.echo(f"{' ' * len(name)}  {limits_text(key)}  within seconds, for open sessions too")
     click.echo(f"{' ' * len(name)}  {spent}")
 
 

@@ -3,10 +3,9 @@
 The rules:
 
 * Whether something fits is arithmetic on what is known here: no call to a store and no yield, so
-  it may be asked at every delta. Only :meth:`Allowance.may_begin` waits, and not for long.
-* A slice is renewed ahead of need. It is as large as what the next seconds cost, and never a
-  large part of what is left, so that many sessions can share the end of a small budget; an idle
-  session holds next to nothing.
+  it may be asked at every delta. Only :meth:`Allowance.may_begin` and
+  :meth:`Allowance.catch_up` wait, and not for long.
+* A slice is renewed ahead of need; ``pace`` says how large it is to be.
 * A session that has used its slice goes on while the store is asked for more, at most for
   ``PATIENCE_SECONDS``: it is not ended early because the store is slow, nor does it spend without
   end because the store is down.
@@ -22,33 +21,21 @@ from typing import Final
 
 from gevent.event import Event
 
+from relay_app.ledger.charges import Charges
+from relay_app.ledger.pace import Pace
 from relay_app.ledger.periods import limits_of
-from relay_app.ledger.stores.base import microusd
 from relay_app.ledger.stores.leases import Ask, Lease
-from relay_app.ledger.stores.totals import day_of
 from relay_app.meter.usage import UsageRecord
 from relay_app.settings import Key
 
 __all__ = ["Allowance", "Minute", "Standing"]
 
-IDLE_MICROUSD: Final = 10_000
-"""What an idle session holds at most: a cent, or a hundredth of a budget below a dollar."""
-AHEAD_SECONDS: Final = 20.0
-"""How much of its answer a running session holds, at the pace at which it comes."""
-SHARE: Final = 8
-"""A slice is at most this part of what is left..."""
-LEAST_SECONDS: Final = 1.0
-"""... but never less than this much of an answer, lest the end of a budget be a call a delta."""
 PATIENCE_SECONDS: Final = 1.0
 """How long a session waits or goes on for the store's answer when its slice is used up."""
 FRESH_SECONDS: Final = 1.0
-"""How long "nothing is left" is believed without being asked again."""
+"""How long "nothing is left" and what others used are believed without being asked again."""
 NEED_SECONDS: Final = 5.0
 """How long the input of a response is kept ready for it to begin."""
-PACE_SECONDS: Final = 0.1
-"""Over how long the pace of an answer is measured at least."""
-MAX_RECORDS: Final = 1_024
-"""Records that can still be replaced: as many as the meter remembers."""
 
 
 class Standing(Enum):
@@ -63,11 +50,13 @@ class Standing(Enum):
 class Minute:
     """What the sessions of a key used in the last minute, as far as this worker knows.
 
-    ``tokens`` is what the store said, ``untold`` what sessions of this worker used since.
+    ``tokens`` is what the store said when it was asked at ``heard_at``, ``untold`` what sessions of
+    this worker used since. At ``polled_at`` one of them was chosen to ask for all.
     """
 
     tokens: int = 0
     untold: int = 0
+    heard_at: float = -inf
     polled_at: float = -inf
 
 
@@ -97,21 +86,17 @@ class Allowance:
         self.heard_at = -inf
         """When the last answered question was asked, by the timer."""
         self._wake = wake
-        self._pace = pace
         self._clock = clock
         self._timer = timer
         self._since = limits_of(key, clock()).since
-        self._charged = {self._since: 0}  # by the first day of a period; two around midnight
-        self._records: dict[str, tuple[str, int, int]] = {}
+        self._charges = Charges(self._since)
+        self._pace = Pace(pace, timer())
         self._untold = 0  # tokens
         self._running = 0.0
         self._held = 0
         self._low = 0.0
         self._left: int | None = None
         self._dry = False
-        self._burn = 0.0
-        self._grown = 0.0
-        self._paced_at = timer()
         self._need = 0.0
         self._need_since = -inf
         self._made = self._heard = 0  # questions and answers, by number
@@ -128,30 +113,18 @@ class Allowance:
         """
         if record.kind == "residual":
             return
-        cost = 0 if record.cost_usd is None else microusd(record.cost_usd)
-        day, tokens = day_of(record.ended_at), record.usage.tokens
-        self._charged.setdefault(limits_of(self.key, self._clock()).since, 0)
-        day_before, cost_before, tokens_before = self._records.pop(record.id, (day, 0, 0))
-        for since in self._charged:
-            self._charged[since] += cost if day >= since else 0
-            self._charged[since] -= cost_before if day_before >= since else 0
-        used = max(0, tokens - tokens_before)
+        self._charges.begin(limits_of(self.key, self._clock()).since)
+        used = self._charges.add(record)
         self._untold += used
         self.minute.untold += used
-        self._records[record.id] = (day, cost, tokens)
-        if len(self._records) > MAX_RECORDS:
-            del self._records[next(iter(self._records))]
         if used and self.key.max_tokens_per_minute is not None:
             self._wake(self)
 
     def standing(self, running: float) -> Standing:
         """Whether the session may go on, its open responses having cost ``running`` so far."""
-        if running > self._running > 0:
-            self._grown += running - self._running
-        elif running > 0:
-            self._need = 0.0
-            if not self._running:
-                self._paced_at = self._timer()
+        if running and not running > self._running > 0:
+            self._need = 0.0  # a response has begun
+        self._pace.follow(running, self._timer())
         self._running = running
         if self.key.budget_usd is None:
             return Standing.GOOD
@@ -176,6 +149,13 @@ class Allowance:
         if self._free() >= cost:
             return Standing.GOOD
         return Standing.SPENT if heard else Standing.UNKNOWN
+
+    def catch_up(self) -> None:
+        """Has the store say what others have used, if that is not fresh and there is a limit to
+        it. Waits at most ``PATIENCE_SECONDS``, and then takes what is known."""
+        limited = self.key.max_tokens_per_minute is not None
+        if limited and self._timer() - self.minute.heard_at > FRESH_SECONDS:
+            self._refresh()
 
     @property
     def tokens(self) -> int:
@@ -204,11 +184,9 @@ class Allowance:
         """The question to put to the store now, which is to be followed by its answer or by
         :meth:`failed`."""
         limits = limits_of(self.key, self._clock())
-        self._charged.setdefault(limits.since, 0)
+        self._charges.begin(limits.since)
         now = self._timer()
-        if now - self._paced_at >= PACE_SECONDS:
-            self._burn = self._grown / (now - self._paced_at)
-            self._grown, self._paced_at = 0.0, now
+        self._pace.measure(now)
         if now - self._need_since > NEED_SECONDS:
             self._need = 0.0
         self.asking = True
@@ -218,7 +196,7 @@ class Allowance:
             session_id=self.session_id,
             key=self.key.name,
             limits=limits,
-            spent_microusd=max(0, self._charged[limits.since] + ceil(self._running)),
+            spent_microusd=max(0, self._charges.of(limits.since) + ceil(self._running)),
             want_microusd=0 if self.ended else self._want(limits.budget_microusd),
             tokens=untold,
             ends=self.ended,
@@ -229,8 +207,9 @@ class Allowance:
         self.asking = False
         self._heard = self._made
         self.heard_at = asked_at
-        self.minute.untold -= ask.tokens
-        self.minute.tokens = lease.tokens
+        minute = self.minute
+        minute.untold -= ask.tokens
+        minute.tokens, minute.heard_at = lease.tokens, asked_at
         if not lease.refusal or lease.refusal == "budget":
             before = self._held if ask.limits.since == self._since else 0
             granted = max(0, lease.held_microusd - ask.spent_microusd)
@@ -243,7 +222,7 @@ class Allowance:
             self._low = -inf if self._dry else granted / 2
             self._left = lease.left_microusd
             self._since = ask.limits.since
-            self._charged = {s: cost for s, cost in self._charged.items() if s >= self._since}
+            self._charges.forget_before(self._since)
         self._news.set()
 
     def failed(self, ask: Ask) -> None:
@@ -251,10 +230,15 @@ class Allowance:
         self.asking = False
         self._untold += ask.tokens
 
+    def forget(self) -> None:
+        """What was not told will never be."""
+        self.minute.untold -= self._untold
+        self._untold = 0
+
     # How it is decided.
 
     def _free(self) -> float:
-        return self._held - self._charged[self._since] - self._running
+        return self._held - self._charges.of(self._since) - self._running
 
     def _used_up(self) -> Standing:
         """More is spent than held: the store has the last word, if it says it in time."""
@@ -291,10 +275,5 @@ class Allowance:
         """What to hold beyond what is spent."""
         if budget is None:
             return 0
-        idle = min(IDLE_MICROUSD, max(1, budget // 100))
-        if not self._running and not self._need:
-            return idle
-        pace = max(self._burn, self._pace)
         left = budget if self._left is None else self._left + max(0.0, self._free())
-        share = max(pace * LEAST_SECONDS, left / SHARE)
-        return max(idle, ceil(self._need + min(pace * AHEAD_SECONDS, share)))
+        return self._pace.wish(budget, left, self._need)

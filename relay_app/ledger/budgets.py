@@ -44,8 +44,8 @@ RESERVE_SECONDS: Final = 3.0
 """How long a client waits for its lease: its own patience is 10 s, and dialling takes some."""
 CLOSE_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 1.0
-MAX_ASKS: Final = 500
-"""Of one call: a transaction of some ten milliseconds."""
+MAX_ASKS: Final = 100
+"""Of one call: with SQLite some ten milliseconds, in which no record is committed."""
 
 _log = logging.getLogger(__name__)
 
@@ -146,10 +146,12 @@ class Budgets:
             allowance.ended = True
             self._wake(allowance)
 
-    def update(self, key: Key) -> None:
-        """The limits of ``key`` changed: its open sessions live by them from now on."""
+    def update(self, find: Callable[[str], Key | None]) -> None:
+        """Limits may have changed: open sessions live by those that ``find`` gives for the name
+        of their key, and by what they have if it gives none. Never blocks."""
         for allowance in self._allowances:
-            if allowance.key.name == key.name and allowance.key != key:
+            key = find(allowance.key.name)
+            if key is not None and key != allowance.key:
                 allowance.key = key
                 self._wake(allowance)
 
@@ -184,6 +186,7 @@ class Budgets:
             self._wakened.set()
 
     def _forget(self, allowance: Allowance) -> None:
+        allowance.forget()
         self._allowances.discard(allowance)
         if not self._allowances:
             self._empty.set()
@@ -200,12 +203,22 @@ class Budgets:
             waiting = [a for a in self._agenda.take(now, MAX_ASKS) if a in self._allowances]
             if not waiting:
                 continue
-            if self._ask(waiting):
+            if self._asked(waiting):
                 failures = 0
             else:
                 failures += 1
                 # Clients wait for it, and a store that hangs takes its time anyway.
                 gevent.sleep(min(self._backoff(failures), MAX_BACKOFF_SECONDS))
+
+    def _asked(self, waiting: list[Allowance]) -> bool:
+        try:
+            return self._ask(waiting)
+        except Exception:  # noqa: BLE001 - the leases of all depend on this greenlet
+            _log.exception("asking about budgets failed")
+            for allowance in waiting:
+                allowance.asking = False
+                self._agenda.put(allowance, self._timer())
+            return False
 
     def _ask(self, waiting: list[Allowance]) -> bool:
         """Puts the questions of all who are ``waiting``; whether they were answered."""
@@ -229,6 +242,7 @@ class Budgets:
 
     def _answered(self, allowance: Allowance, ask: Ask, lease: Lease, asked_at: float) -> None:
         if ask.ends:
+            allowance.answer(ask, lease, asked_at)
             self._forget(allowance)
             return
         opening = self._opening.get(allowance)

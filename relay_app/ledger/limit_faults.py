@@ -12,7 +12,14 @@ from relay_app.ledger.stores.accounts import MINUTE_SECONDS
 from relay_app.ledger.stores.leases import Refusal
 from relay_app.settings import Key
 
-__all__ = ["budget_spent", "budget_unavailable", "model_not_priced", "refused", "too_fast"]
+__all__ = [
+    "budget_spent",
+    "budget_unavailable",
+    "model_not_priced",
+    "refused",
+    "too_fast",
+    "too_many",
+]
 
 SESSIONS_SECONDS = 5
 """When to ask for a session again: nobody knows when one of the others ends."""

@@ -64,7 +64,7 @@ class StoredKeys:
         self._clock = clock
         self._chore = Chore(self._read_forever)
         self._keys: dict[str, Key] = {}
-        self._names: frozenset[str] = frozenset()
+        self._names: dict[str, Key] = {}
         self._untold = 0
         self._read_at: float | None = None
         self._began_at = float("-inf")
@@ -122,6 +122,10 @@ class StoredKeys:
         """Whether a key of this name may be used."""
         return name in self._names
 
+    def named(self, name: str) -> Key | None:
+        """The key of this name, as it is now."""
+        return self._names.get(name)
+
     def _ask(self) -> None:
         """Wait for what the store says from now on, unless too many do, or it hangs."""
         hangs = self._reading and self._clock() - self._began_at > WAIT_SECONDS
@@ -171,9 +175,9 @@ class StoredKeys:
         except Exception:  # noqa: BLE001 - the next reading is to happen all the same
             _log.exception("what follows a reading of the keys failed")
 
-    def _from_store(self) -> tuple[dict[str, Key], frozenset[str], int]:
+    def _from_store(self) -> tuple[dict[str, Key], dict[str, Key], int]:
         """Runs on the thread, for it takes a while where there are many."""
         found = self._store.keys()
         usable = [stored.key for stored in found if stored.revoked_at is None]
         keys = {key.key_sha256.lower(): key for key in islice(usable, MAX_KEYS)}
-        return keys, frozenset(key.name for key in keys.values()), len(usable) - len(keys)
+        return keys, {key.name: key for key in keys.values()}, len(usable) - len(keys)

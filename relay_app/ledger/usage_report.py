@@ -54,12 +54,12 @@ def totals_table(totals: Sequence[Total], by: By) -> str:
     return align(rows)
 
 
-def totals_json(totals: Sequence[Total], by: By) -> str:
-    """Totals as one JSON object: ``{"by": …, "totals": [{"group": …, …}]}``.
+def totals_json(totals: Sequence[Total], by: By, **more: Any) -> str:
+    """Totals as one JSON object: ``{"by": …, "totals": [{"group": …, …}]}``, and ``more``.
 
     Costs are decimal strings, or null where no record of the group is priced.
     """
-    return codec.dumps({"by": by, "totals": [total_values(total) for total in totals]})
+    return codec.dumps({"by": by, "totals": [total_values(total) for total in totals], **more})
 
 
 def record_line(record: UsageRecord) -> str:

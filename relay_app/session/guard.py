@@ -78,6 +78,7 @@ class Guard:
         """
         if self._over:
             return None
+        self._allowance.catch_up()
         if self._allowance.too_fast:
             return self._too_fast(event_id=_event_id(message))
         if self._budgeted:

@@ -103,6 +103,10 @@ class Authenticator:
         """Whether who was told to be ``name`` still is. In other modes nobody can be revoked."""
         return self._stored is None or name in self._names or self._stored.has(name)
 
+    def stored(self, name: str) -> Key | None:
+        """The key of this name in the store, if that is where it comes from."""
+        return None if self._stored is None or name in self._names else self._stored.named(name)
+
     def principal(self, carried: _Carried | None, peer: str = "") -> Principal:
         """Who is asking, from the address ``peer``, "" for a Unix socket. May wait for a store,
         so it is called on the hub.

@@ -4,6 +4,7 @@ The rule: nothing here needs a session, nothing here blocks the hub, and usage i
 the key it belongs to.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +17,13 @@ from werkzeug.exceptions import HTTPException
 from relay_app import codec
 from relay_app.errors import ClientFault, Fault, RelayFault
 from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.limits_report import limits_values
+from relay_app.ledger.periods import is_limited
 from relay_app.ledger.stores.base import Store, StoreError
 from relay_app.ledger.stores.totals import By
 from relay_app.ledger.usage_report import totals_json
 from relay_app.observe.metrics import Metrics
+from relay_app.settings import Key
 from relay_app.web.accept import http_refusal
 from relay_app.web.auth import Authenticator, credential_of
 from relay_app.web.hub import SessionHub
@@ -83,7 +87,8 @@ class Operations:
         )
 
     def usage(self) -> Response:
-        """What the asking key has used: ``?by=model|day|session``, ``since``, ``until``."""
+        """What the asking key has used, ``?by=model|day|session``, ``since``, ``until``; and what
+        is left of its limits, if it has any."""
         try:
             carried = credential_of(request.environ, (), list(request.args))
             peer = request.remote_addr or ""
@@ -96,9 +101,15 @@ class Operations:
             totals = self._ask(
                 lambda: self.store.totals(by, key=principal.name, since=since, until=until)
             )
+            limits = self._limits(principal.key)
         except Fault as fault:
             return http_refusal(fault)
-        return Response(totals_json(totals, by) + "\n", mimetype="application/json")
+        return Response(totals_json(totals, by, **limits) + "\n", mimetype="application/json")
+
+    def _limits(self, key: Key | None) -> dict[str, Any]:
+        if key is None or not is_limited(key):
+            return {}
+        return {"limits": self._ask(lambda: limits_values(self.store, key, time.time()))}
 
     def _ask(self, question: Callable[[], T]) -> T:
         """What the store answers within ``STORE_SECONDS``. Raises RelayFault 503."""

@@ -17,6 +17,9 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
     modules = [
         "test_ledger_accountant.py",
         "test_ledger_contract.py",
+        "test_ledger_contract_keys.py",
+        "test_ledger_contract_leases.py",
+        "test_ledger_contract_retention.py",
         "test_ledger_journal_accountant.py",
     ]
     paths = [str(here / module) for module in modules]

@@ -76,7 +76,7 @@ def test_an_answer_is_cut_at_the_limit_collected_and_recorded(begin: Begin):
     assert (record.status, record.source) == ("cancelled", "reported")
     assert record.cost_usd is not None
     assert abs(record.cost_usd - Decimal("0.010")) <= Decimal(SECOND).scaleb(-6)
-    assert limited.allowance._charged[""] == record.cost_usd.scaleb(6)
+    assert limited.allowance._charges.of("") == record.cost_usd.scaleb(6)
 
 
 def test_a_response_that_does_not_fit_never_goes_upstream(begin: Begin):

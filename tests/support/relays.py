@@ -109,7 +109,9 @@ def relay(
     """A relay in front of ``base_url`` on the given server (see ``SERVERS``); ``limits`` are
     the lines of ``[server]`` in its settings."""
     config = write_settings(folder, base_url, server=limits, **parts)
-    with running(SERVERS[server](config, workers), cwd=folder, env=_env(config)) as process:
+    with running(
+        (SERVERS | _OTHERS)[server](config, workers), cwd=folder, env=_env(config)
+    ) as process:
         yield RelayProcess(process, config, ready_url(process))
 
 
@@ -156,10 +158,11 @@ SERVERS = {
     "geventwebsocket-worker": _gunicorn("relay_app.web.gevent_websocket.Worker"),
     "geventwebsocket-hook": _host("geventwebsocket_hook"),
     "geventwebsocket-stock": _host("geventwebsocket_stock"),
-    "short-leases": _gunicorn("gevent", app="short_leases:create()"),
     "sync": _gunicorn("sync", config=_THREADS_CONFIG),
     "wsgiref": _host("wsgiref_server"),
 }
 """How to start each server. ``gunicorn`` is the relay alone, by ``relay-app serve``; the others
-run the host application of ``hosts/application.py``, but for ``short-leases``, which is the relay
-alone too. The last two cannot carry a session."""
+run the host application of ``hosts/application.py``. The last two cannot carry a session."""
+
+_OTHERS = {"short-leases": _gunicorn("gevent", app="short_leases:create()")}
+"""The relay alone, with something of it changed."""

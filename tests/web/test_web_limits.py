@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ import pytest
 from flask import Flask
 from realtime_support import Upstream, app_with, ask, refused
 from support.clients import eventually
+from support.relays import KEY, write_settings
 
-from relay_app.app import Relay
+from relay_app.app import Relay, create_app
 from relay_app.errors import UpstreamFault
 from relay_app.ledger.stores import StoreError
+from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.meter.usage import UsageRecord
+from relay_app.settings import Key, Settings
 
 
 def limited(upstream: Any, folder: Path, keys: str) -> Flask:
@@ -199,3 +203,41 @@ def test_a_worker_that_closes_gives_its_slots_back(tmp_path: Path, upstream: Ups
     relay_of(leaving).close()
     with pytest.raises(BrokenPipeError):
         ask(app_with(upstream, tmp_path, store=store, keys=keys), gone)
+
+
+def test_limits_that_are_changed_hold_for_open_sessions(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+):
+    store = MemoryStore()
+    before = Key(name="stored", key_sha256="0" * 64, max_sessions=1)
+    store.put_key(StoredKey(before, created_at=0.0))
+    config = write_settings(tmp_path, "ws://unused.invalid/v1")
+    app = create_app(Settings.from_file(config), store=store, dial=upstream, key_seconds=0.01)
+    relay = relay_of(app)
+    allowance = relay.hub.run(relay.budgets.reserve, "rs_other", before)
+    monkeypatch.setattr("relay_app.ledger.stored_keys.ASK_SECONDS", 0.01)
+    relay.start()
+    store.put_key(StoredKey(replace(before, budget_usd=Decimal(2)), created_at=0.0))
+    eventually(lambda: allowance.key.budget_usd == 2, "the new limit is known")
+    relay.close()
+
+
+def test_a_key_may_ask_what_is_left_of_its_limits(tmp_path: Path, upstream: Upstream):
+    keys = 'budget_usd = "5.00"\nbudget_period = "month"\nmax_sessions = 7'
+    app = limited(upstream, tmp_path, keys)
+    occupy(app)
+    spend(app, "1.25")
+    answer = app.test_client().get("/v1/usage", headers={"Authorization": f"Bearer {KEY}"})
+    assert answer.json["limits"] == {
+        "budget_usd": "5.00",
+        "budget_period": "month",
+        "budget_left_usd": "3.740000",
+        "max_sessions": 7,
+        "sessions": 1,
+    }
+    answer = (
+        app_with(upstream, tmp_path)
+        .test_client()
+        .get("/v1/usage", headers={"Authorization": f"Bearer {KEY}"})
+    )
+    assert "limits" not in answer.json
