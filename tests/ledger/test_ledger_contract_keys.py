@@ -90,9 +90,8 @@ def test_of_many_who_put_the_same_key_one_succeeds(relays: list[Store]) -> None:
     assert sorted(answers) == [kept.key.name, "refused", "refused", "refused"]
 
 
+@pytest.mark.parametrize("store_url", ["sqlite", "postgres", "redis"], indirect=True)
 def test_keys_outlive_their_store(store: OnThread, store_url: str) -> None:
-    if store_url == "memory://":
-        pytest.skip("what is in memory outlives nothing")
     store.put_key(make_key())
     store.close()
     again = OnThread(open_store(store_url))
