@@ -232,6 +232,24 @@ def test_what_runs_is_estimated_all_the_while_as_it_would_be_if_it_were_dropped(
     assert meter.running() == Usage()
 
 
+def test_what_a_response_must_read_is_known_when_it_is_asked_for():
+    meter = heard(item_event(text_item("What is the weather?")))
+    meter.sent(event({"type": "response.create"}))
+    assert meter.asked_input() == Usage(input_text_tokens=5 + 4)
+    own = {"conversation": "none", "input": [text_item("Hello")], "metadata": {"a": "b"}}
+    meter.sent(event({"type": "response.create", "response": own}))
+    assert meter.asked_input() == Usage(input_text_tokens=1 + 4)
+
+
+def test_a_response_that_was_kept_back_is_not_taken_for_the_next_one():
+    meter = heard(item_event(text_item("What is the weather?")))
+    own = {"input": [text_item("Hello")]}
+    meter.sent(event({"type": "response.create", "response": own}))
+    meter.withheld()
+    meter.received(created("a"))
+    assert meter.running() == Usage(input_text_tokens=5 + 4)
+
+
 def test_text_that_is_repeated_at_the_end_is_counted_once():
     meter = heard(created(), text_delta("Hello"), text_delta(" there!"))
     record = only(meter.received(done(output=reply("Hello there!"))))

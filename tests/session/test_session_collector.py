@@ -366,3 +366,18 @@ def test_a_client_does_not_hear_that_a_cancel_of_ours_came_too_late(stage: SetSt
     on.client.part()
     on.target.part()
     on.ended()
+
+
+# -- one response alone ---------------------------------------------------------------------------
+
+
+def test_one_response_is_cancelled_once_and_the_others_go_on(stage: SetStage):
+    on = answering(stage(), "resp_1", "resp_2")
+    for _ in range(2):
+        on.session._collector.cancel("resp_2")
+    on.session._collector.cancel("resp_that_ended")
+    assert on.target.told()["response_id"] == "resp_2"
+    on.target.say(**cancelled_done("resp_2"))
+    on.client.told()
+    converse(on)
+    assert on.meter.responses() == ["resp_1"]
