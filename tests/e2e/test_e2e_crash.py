@@ -29,7 +29,7 @@ CLIENTS = 8
 WORKERS = 2
 ALL_AT_ONCE = 10
 """In each round of so many, master and workers are killed together and started again."""
-TRACE_SECONDS = 1.0
+TRACE_SECONDS = 0.5
 """How long a client has heard of a unit before a kill must leave a record of it. A checkpoint waits
 0.2 s at most, and is then written; the rest is for hosts that have better things to do."""
 SERVERS = {"postgres": Postgres, "valkey": Valkey}
@@ -97,13 +97,14 @@ class Killings:
 
     @property
     def cut(self) -> dict[str, float]:
-        """The units that were cut off, with the seconds for which a client had heard of them. Which
-        of two kills it was is not known, so the earlier counts."""
+        """The units that were cut off, with the seconds for which a client had heard of them when
+        somebody was killed. One that it heard of later, from a socket's buffer, was not old at all.
+        """
         ages = {
-            unit: [kill - heard for kill in self.moments if kill >= heard]
-            for unit, heard in self.crowd.cut.items()
+            unit: [kill - heard for kill in self.moments if heard <= kill <= cut]
+            for unit, (heard, cut) in self.crowd.cut.items()
         }
-        return {unit: min(age) for unit, age in ages.items() if age}
+        return {unit: min(age, default=0.0) for unit, age in ages.items()}
 
     @property
     def without_trace(self) -> list[float]:

@@ -109,10 +109,10 @@ def talking_upstream() -> Iterator[Upstream]:
 @dataclass
 class Talking:
     """What one client has been told: the ends it saw, and what was still open when it was cut
-    off, with the moment at which it had heard of its beginning."""
+    off, with the moments at which it had heard of its beginning and was cut off."""
 
     seen: dict[str, Bill] = field(default_factory=dict)
-    cut: dict[str, float] = field(default_factory=dict)
+    cut: dict[str, tuple[float, float]] = field(default_factory=dict)
     open: dict[str, float] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
@@ -131,7 +131,8 @@ class Talking:
         return False
 
     def cut_off(self) -> None:
-        self.cut.update(self.open)
+        now = time.monotonic()
+        self.cut.update({unit: (heard, now) for unit, heard in self.open.items()})
         self.open.clear()
 
 
@@ -176,8 +177,8 @@ class Crowd:
         return {unit: bill for client in self.clients for unit, bill in client.seen.items()}
 
     @property
-    def cut(self) -> dict[str, float]:
-        return {unit: at for client in self.clients for unit, at in client.cut.items()}
+    def cut(self) -> dict[str, tuple[float, float]]:
+        return {unit: when for client in self.clients for unit, when in client.cut.items()}
 
     @property
     def refused(self) -> list[str]:
