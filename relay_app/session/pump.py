@@ -8,7 +8,8 @@ The rules:
   with a Hold, that frame and what follows it wait, the other direction does not. If it answers
   ``DROP``, the message is not forwarded, unless its beginning has gone out with an earlier run:
   a link is never left in the middle of a message;
-* if ``observe`` raises, the frame goes out all the same and is counted.
+* if ``observe`` raises, the frame goes out all the same and is counted;
+* what was read is observed, also when the pump is killed while something before it waits.
 """
 
 from collections.abc import Callable, Sequence
@@ -94,21 +95,31 @@ class Pump:
         frames = run.frames
         begin = 0
         first = -1 if self._amid else 0  # where the message began; negative: in an earlier run
-        for index, frame in enumerate(frames):
-            message = self._assembler.add(run.data, frame)
-            if message is None:
-                continue
-            self.messages += 1
-            verdict = self._observed(message)
-            if verdict is DROP:
-                if first >= 0:
-                    self._send(run, frames[begin:first])
-                    begin = index + 1
-            elif verdict is not None and not self._sink.silent:
-                self._send(run, frames[begin:index])
-                begin = index
-                self._wait(verdict)
-            first = index + 1
+        index = 0
+        try:
+            for index, frame in enumerate(frames):
+                message = self._assembler.add(run.data, frame)
+                if message is None:
+                    continue
+                self.messages += 1
+                verdict = self._observed(message)
+                if verdict is DROP:
+                    if first >= 0:
+                        self._send(run, frames[begin:first])
+                        begin = index + 1
+                elif verdict is not None and not self._sink.silent:
+                    self._send(run, frames[begin:index])
+                    begin = index
+                    self._wait(verdict)
+                first = index + 1
+        except BaseException:
+            # Killed while it waits: it forwards no more, but what was read counts all the same.
+            for frame in frames[index + 1 :]:
+                message = self._assembler.add(run.data, frame)
+                if message is not None:
+                    self.messages += 1
+                    self._observed(message)
+            raise
         self._amid = not frames[-1].fin
         self._send(run, frames[begin:] if begin else frames)
 

@@ -12,6 +12,7 @@ from session_support import (
 )
 from websockets.frames import Opcode
 
+from relay_app.codec import dumps
 from relay_app.ledger.outbox import LedgerClosed, LedgerFull
 
 # -- holding -------------------------------------------------------------------------------------
@@ -56,6 +57,25 @@ def test_nothing_is_held_when_durability_is_not_awaited(stage: SetStage) -> None
     on.target.say(**response_done())
     assert on.client.told()["type"] == "response.done"
     assert len(on.recorded) == 1
+
+
+def test_what_was_read_counts_though_the_session_is_killed_while_a_frame_before_it_is_held(
+    stage: SetStage,
+) -> None:
+    accountant = SlowAccountant()
+    on = stage(accountant=accountant, hold_seconds=60)
+    ends = [dumps(response_done(f"resp_{n}")).encode() for n in (1, 2)]
+    on.target.sock.sendall(b"".join(on.target.frame(Opcode.TEXT, end) for end in ends))
+    until(lambda: accountant.tickets)
+    on.runner.kill(block=False)
+    until(lambda: len(accountant.tickets) == 2)
+    for ticket in accountant.tickets:
+        ticket.settle()
+    on.ended()
+    assert [(r.unit_id, r.source) for r in on.recorded] == [
+        ("resp_1", "reported"),
+        ("resp_2", "reported"),
+    ]
 
 
 # -- a ledger that refuses -----------------------------------------------------------------------

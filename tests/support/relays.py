@@ -83,12 +83,9 @@ def usage_records(config: Path) -> list[dict]:
 
 def write_settings(folder: Path, base_url: str, **parts: str) -> Path:
     """A settings file for one key and one upstream; ``parts`` are lines of TOML by section:
-    ``server``, ``keys``, ``upstreams``, and ``more`` for what follows ``[store]``, whose URL is
-    ``store``."""
-    parts = {
-        "server": "", "keys": "", "upstreams": "", "more": "", "store": "sqlite:///relay.db",
-        **parts,
-    }  # fmt: skip
+    ``server``, ``keys``, ``upstreams``, and ``more`` for what follows the ``store``'s URL."""
+    empty = dict.fromkeys(("server", "keys", "upstreams", "more"), "")
+    parts = {**empty, "store": "sqlite:///relay.db", **parts}
     config = folder / "relay.toml"
     config.write_text(
         SETTINGS.format(base_url=base_url, key=KEY, provider_key=PROVIDER_KEY, **parts)

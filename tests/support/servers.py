@@ -13,12 +13,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from support.processes import Process
 
@@ -180,6 +183,16 @@ class Valkey(Server):
         }
         options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         return [str(binary), *options]
+
+
+def own_place(server: Server) -> str:
+    """A URL on ``server`` behind which nothing is yet: a schema, or a prefix of keys."""
+    name = f"relay_test_{uuid.uuid4().hex}"
+    if isinstance(server, Valkey):
+        return f"{server.url}?prefix={name}"
+    with psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{server.url}?options=-csearch_path%3D{name}"
 
 
 @contextmanager
