@@ -292,7 +292,7 @@ class Load:
         self.done_seconds = array("d")
         self._url = f"{url}/v1/realtime?model={MODEL}"
         self._headers = headers
-        self._leaving = False
+        self.leaving = False
 
     async def connect(self) -> Client:
         """A session that is ready to talk."""
@@ -321,7 +321,7 @@ class Load:
                 group.create_task(some(share))
 
     def closed(self, client: Client) -> None:
-        if not self._leaving:
+        if not self.leaving:
             self.dropped += 1
 
     def talk_in_loop(self) -> None:
@@ -341,9 +341,18 @@ class Load:
         """Measures how long events take from the provider to the client."""
         self.timed = self.upstream.timed = True
 
+    def forget_times(self) -> None:
+        """What was timed so far was the warming up."""
+        del self.audio_seconds[:], self.done_seconds[:]
+
+    def fall_silent(self) -> None:
+        """No client begins another turn; one that is speaking stops in the middle."""
+        for client in self.clients:
+            client.stop()
+
     async def leave(self) -> None:
         """Ends every session."""
-        self._leaving = True
+        self.leaving = True
         for client in self.clients:
             client.stop()
         clients, self.clients = self.clients, []

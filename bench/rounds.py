@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -20,12 +20,23 @@ from bench.peers import Missing, Peer, Running
 from bench.processes import StartError, cpu_seconds, own_cpu_seconds, resident_bytes
 from bench.workload import Turn
 
-__all__ = ["Figures", "Measured", "Options", "Window", "percentile", "running", "window"]
+__all__ = [
+    "LOAD_CORES",
+    "PEER_CORES",
+    "Figures",
+    "Measured",
+    "Options",
+    "Window",
+    "all_running",
+    "percentile",
+    "resident",
+    "running",
+    "window",
+]
 
 Figures = dict[str, float]
 
 PEER_CORES, LOAD_CORES = {0}, {1}
-PEER_START_ROUNDS = 1
 
 
 @dataclass(frozen=True)
@@ -160,11 +171,3 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value that ``share`` of all are not above."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
-
-
-def each_round(
-    found: Sequence[tuple[Peer, Upstream, Running]], rounds: int
-) -> Iterator[tuple[Peer, Upstream, Running]]:
-    """A B C A B C …"""
-    for _ in range(rounds):
-        yield from found

@@ -69,22 +69,63 @@ ROWS = (
 )
 
 GOALS = (
-    Goal("CPU per voice turn, closed loop, vs nginx", "closed-loop", "cpu_ms_per_turn", 0.9, "nginx"),
+    Goal(
+        "CPU per voice turn, closed loop, vs nginx", "closed-loop", "cpu_ms_per_turn", 0.9, "nginx"
+    ),
     Goal("the same, vs HAProxy", "closed-loop", "cpu_ms_per_turn", 1.2, "haproxy"),
     Goal("the same, vs LiteLLM", "closed-loop", "cpu_ms_per_turn", 0.20, "litellm"),
     Goal("the same, vs naive.py", "closed-loop", "cpu_ms_per_turn", 0.15, "naive"),
-    Goal("CPU per message, 20 ms chunks, vs nginx", "chunks-20ms", "cpu_us_per_message", 1.5, "nginx"),
-    Goal("latency of an audio delta at half load, p50, vs nginx", "latency", "audio_ms_p50", 1.2, "nginx"),
+    Goal(
+        "CPU per message, 20 ms chunks, vs nginx", "chunks-20ms", "cpu_us_per_message", 1.5, "nginx"
+    ),
+    Goal(
+        "latency of an audio delta at half load, p50, vs nginx",
+        "latency",
+        "audio_ms_p50",
+        1.2,
+        "nginx",
+    ),
     Goal("the same, p99", "latency", "audio_ms_p99", 1.5, "nginx"),
     Goal("response.done later by durability, p99, ms", "durability", "added_ms_p99", 10),
     Goal("memory per idle session, of 1,000, kB", "idle-1000", "kb_per_session", 30),
     Goal("memory per idle session, of 10,000, kB", "idle-10000", "kb_per_session", 30),
-    Goal("sessions opened and closed per core second", "open-close", "sessions_per_core_second", 500, at_least=True),
-    Goal("the same, vs LiteLLM", "open-close", "sessions_per_core_second", 4, "litellm", at_least=True),
-    Goal("CPU per turn at 1,000 paced sessions vs at 100", "paced-1000", "cpu_ms_per_turn", 1.1, "paced-100/relay"),
-    Goal("metering 16 kB deltas vs 1.6 kB", "delta-size", "metering_us", 1.1, "delta-size/small_metering_us"),
-    Goal("p99 of 99 sessions beside one that never reads", "slow-reader", "stalled_audio_ms_p99", 1.2, "slow-reader/audio_ms_p99"),
-)  # fmt: skip
+    Goal(
+        "sessions opened and closed per core second",
+        "open-close",
+        "sessions_per_core_second",
+        500,
+        at_least=True,
+    ),
+    Goal(
+        "the same, vs LiteLLM",
+        "open-close",
+        "sessions_per_core_second",
+        4,
+        "litellm",
+        at_least=True,
+    ),
+    Goal(
+        "CPU per turn at 1,000 paced sessions vs at 100",
+        "paced-1000",
+        "cpu_ms_per_turn",
+        1.1,
+        "paced-100/relay",
+    ),
+    Goal(
+        "metering 16 kB deltas vs 1.6 kB",
+        "delta-size",
+        "metering_us",
+        1.1,
+        "delta-size/small_metering_us",
+    ),
+    Goal(
+        "p99 of 99 sessions beside one that never reads",
+        "slow-reader",
+        "stalled_audio_ms_p99",
+        1.2,
+        "slow-reader/audio_ms_p99",
+    ),
+)
 
 
 def render(results: dict[str, Any]) -> str:
@@ -96,9 +137,8 @@ def render(results: dict[str, Any]) -> str:
         for goal, value in found:
             met = value >= goal.limit if goal.at_least else value <= goal.limit
             sign = "≥" if goal.at_least else "≤"
-            lines.append(
-                f"| {goal.label} | {sign} {goal.limit:g} | {value:.3g} | {'met' if met else 'missed'} |"
-            )
+            verdict = "met" if met else "missed"
+            lines.append(f"| {goal.label} | {sign} {goal.limit:g} | {value:.3g} | {verdict} |")
     skipped = {
         peer: reason
         for scenario in results["scenarios"].values()

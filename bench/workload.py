@@ -133,7 +133,7 @@ class Turn:
         self.bytes += sum(len(template.payload) for template in self.down)
 
     def payload(self, index: int, session: int, turn: int) -> bytearray:
-        """The event ``index`` of the reply, its ids those of this turn. Valid until the next call."""
+        """Event ``index`` of the reply with the ids of this turn; valid until the next call."""
         template = self.down[index]
         digits = b"%08d%012d" % (session, turn)
         payload = template.payload
