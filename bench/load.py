@@ -51,6 +51,7 @@ class _Provider(WSListener):
         self.appended = 0
         self._upstream = upstream
         self._gone = False
+        self._asked = self._answered = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -93,29 +94,40 @@ class _Provider(WSListener):
         if upstream.check and self.appended != upstream.turn.appends:
             upstream.lost += upstream.turn.appends - self.appended
         self.appended = 0
-        if upstream.paced:
-            self._begun = upstream.loop.time()
-            self._next = 0
-            self._tick()
+        if not upstream.paced:
+            for index in range(upstream.turn.down_messages):
+                self._send(index, self.turns)
             return
-        for index in range(upstream.turn.down_messages):
-            self._send(index)
+        self._asked += 1
+        if self._asked == 1:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._answered += 1
+        self._begun = self._upstream.loop.time()
+        self._next = 0
+        self._tick()
 
     def _tick(self) -> None:
         # The events of one moment are sent one by one, then the timer is set for the next.
         loop, down = self._upstream.loop, self._upstream.turn.down
         now = loop.time() - self._begun
         while self._next < len(down) and down[self._next].at <= now:
-            self._send(self._next)
+            self._send(self._next, self._answered)
             self._next += 1
         if self._next < len(down):
             self._timer = loop.call_at(self._begun + down[self._next].at, self._tick)
+            return
+        # One response at a time: what a slow peer let pile up is answered in turn.
+        self._asked -= 1
+        if self._asked:
+            self._begin()
 
-    def _send(self, index: int) -> None:
+    def _send(self, index: int, number: int) -> None:
         if self._gone:
             return
         turn = self._upstream.turn
-        payload = turn.payload(index, self.number, self.turns)
+        payload = turn.payload(index, self.number, number)
         if self._upstream.timed:
             if turn.down[index].audio:
                 self.sent_at.append(time.perf_counter())
@@ -308,7 +320,7 @@ class Load:
         return client
 
     async def open(self, sessions: int, *, at_once: int = 20) -> None:
-        """That many more sessions."""
+        """That many more sessions. Raises LoadError if the peer does not take them."""
 
         async def some(count: int) -> None:
             for _ in range(count):
@@ -316,9 +328,15 @@ class Load:
 
         at_once = min(at_once, sessions)
         shares = [len(range(n, sessions, at_once)) for n in range(at_once)]
-        async with asyncio.TaskGroup() as group:
-            for share in shares:
-                group.create_task(some(share))
+        wanted = len(self.clients) + sessions
+        try:
+            async with asyncio.TaskGroup() as group:
+                for share in shares:
+                    group.create_task(some(share))
+        except ExceptionGroup as errors:
+            opened, first = len(self.clients), errors.exceptions[0]
+            why = str(first) or type(first).__name__
+            raise LoadError(f"{opened} of {wanted} sessions opened, then: {why}") from errors
 
     def closed(self, client: Client) -> None:
         if not self.leaving:

@@ -16,6 +16,7 @@ __all__ = [
     "Process",
     "StartError",
     "cpu_seconds",
+    "file_limit",
     "free_port",
     "own_cpu_seconds",
     "raise_file_limit",
@@ -136,12 +137,18 @@ def raise_file_limit(files: int) -> str | None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= files:
         return None
-    for limits in ((files, hard), (files, max(files, hard))):
+    for limits in ((files, max(files, hard)), (hard, hard)):
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         except (ValueError, OSError):
             continue
-        return None
+        if limits[0] >= files:
+            return None
     return (
         f"needs {files} open files and the hard limit is {hard}: ulimit -Hn {files} as root first"
     )
+
+
+def file_limit() -> int:
+    """How many files may be open here."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

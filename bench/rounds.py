@@ -6,6 +6,7 @@ alike, and a figure is the median of its rounds.
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -36,7 +37,9 @@ __all__ = [
 
 Figures = dict[str, float]
 
-PEER_CORES, LOAD_CORES = {0}, {1}
+_CORES = sorted(os.sched_getaffinity(0))
+PEER_CORES, LOAD_CORES = {_CORES[0]}, {_CORES[-1]}
+"""With one core both are the same, and what is measured is no longer apart."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,15 @@ class Measured:
     rounds: dict[str, list[Figures]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, peer: str, figures: Figures) -> None:
         self.rounds.setdefault(peer, []).append(figures)
+
+    def failed(self, peer: str, error: Exception) -> None:
+        """It is not asked again, and has no figures here."""
+        self.rounds.pop(peer, None)
+        self.skipped[peer] = str(error) or type(error).__name__
 
     def as_json(self) -> dict[str, Any]:
         """Rounds and, of each figure, the median."""
@@ -73,6 +82,7 @@ class Measured:
             "rounds": self.rounds,
             "skipped": self.skipped,
             **({"details": self.details} if self.details else {}),
+            "notes": self.notes,
         }
 
 
@@ -110,7 +120,7 @@ async def all_running(
                     running(peer, upstream, sessions=sessions)
                 )
             except (Missing, StartError) as error:
-                measured.skipped[peer.name] = str(error)
+                measured.failed(peer.name, error)
                 continue
             found.append((peer, upstream, started))
         yield found

@@ -139,12 +139,15 @@ def render(results: dict[str, Any]) -> str:
             sign = "≥" if goal.at_least else "≤"
             verdict = "met" if met else "missed"
             lines.append(f"| {goal.label} | {sign} {goal.limit:g} | {value:.3g} | {verdict} |")
-    skipped = {
-        peer: reason
+    notes = [
+        note
         for scenario in results["scenarios"].values()
-        for peer, reason in scenario["skipped"].items()
-    }
-    lines += ["", *(f"{peer} was skipped: {reason}" for peer, reason in skipped.items())]
+        for note in (
+            *(f"{peer} was skipped: {why}" for peer, why in scenario["skipped"].items()),
+            *scenario.get("notes", ()),
+        )
+    ]
+    lines += ["", *(f"- {note}" for note in dict.fromkeys(notes))]
     return "\n".join(lines).rstrip() + "\n"
 
 

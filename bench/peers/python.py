@@ -52,7 +52,7 @@ class Relay(Peer):
         config = folder / "relay.toml"
         config.write_text(
             _RELAY.format(
-                sessions=sessions + 100,
+                sessions=sessions,
                 key=KEY,
                 upstream_port=upstream_port,
                 durability=self._durability,
