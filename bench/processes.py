@@ -16,6 +16,7 @@ __all__ = [
     "Process",
     "StartError",
     "cpu_seconds",
+    "descendants",
     "file_limit",
     "free_port",
     "own_cpu_seconds",
@@ -88,12 +89,13 @@ def free_port() -> int:
         return port
 
 
-def _tree(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """A process and all that it and its children have started, parents first."""
     yield pid
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-                yield from _tree(int(child))
+                yield from descendants(int(child))
     except FileNotFoundError:
         return  # it ended while we looked
 
@@ -101,7 +103,7 @@ def _tree(pid: int) -> Iterator[int]:
 def cpu_seconds(pid: int) -> tuple[float, float]:
     """User and system seconds of a process, its living and its buried descendants."""
     user = system = 0
-    for each in _tree(pid):
+    for each in descendants(pid):
         try:
             stat = Path(f"/proc/{each}/stat").read_text()
         except FileNotFoundError:
@@ -121,7 +123,7 @@ def own_cpu_seconds() -> float:
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process and its descendants."""
     kilobytes = 0
-    for each in _tree(pid):
+    for each in descendants(pid):
         try:
             status = Path(f"/proc/{each}/status").read_text()
         except FileNotFoundError:

@@ -48,6 +48,8 @@ class Nginx(Peer):
             user="user root;" if os.geteuid() == 0 else "",
             folder=folder,
             files=2 * sessions + _SPARE_FILES,
+            # With less than a sixteenth of them free, nginx closes connections that idle.
+            connections=round(2.2 * sessions) + _SPARE_FILES,
             port=port,
             upstream_port=upstream_port,
             buffers=large if self._large else "",
