@@ -10,7 +10,7 @@ import uvloop
 
 from bench.peers import PEERS
 from bench.results import describe, save
-from bench.rounds import LOAD_CORES, Options
+from bench.rounds import LOAD_CORES, Measured, Options
 from bench.scenarios import ON_DEMAND, SCENARIOS
 from bench.table import render
 
@@ -58,7 +58,7 @@ def main(
     results["scenarios"] = {}
     os.sched_setaffinity(0, LOAD_CORES)
     for name in names or [name for name in SCENARIOS if name not in ON_DEMAND]:
-        measured = uvloop.run(SCENARIOS[name](options))
+        measured: Measured = uvloop.run(SCENARIOS[name](options))
         results["scenarios"][name] = measured.as_json()
         out = save(results, out)
     click.echo(render(results))

@@ -98,8 +98,8 @@ async def _samples(peer: Running, seconds: float, microseconds: float) -> list[s
         counts[part] += int(count)
     total = sum(counts.values())
     lines = ["", "| part | share | µs a turn |", "|---|---|---|"]
-    for part, count in counts.most_common():
-        share = count / total
+    for part, samples in counts.most_common():
+        share = samples / total
         lines.append(f"| {part} | {share:.0%} | {share * microseconds:.0f} |")
     return lines
 

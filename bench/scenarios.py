@@ -8,7 +8,8 @@ import contextlib
 import gc
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from bench.load import Load, LoadError, Upstream
 from bench.peers import PEERS, Missing, Peer, Running
@@ -31,7 +32,7 @@ from bench.workload import Turn
 
 __all__ = ["ON_DEMAND", "SCENARIOS"]
 
-Scenario = Callable[[Options], Awaitable[Measured]]
+Scenario = Callable[[Options], Coroutine[Any, Any, Measured]]
 
 SCENARIOS: dict[str, Scenario] = {}
 ON_DEMAND = {"soak"}

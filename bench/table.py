@@ -44,6 +44,8 @@ class Goal(NamedTuple):
 
 ROWS = (
     Row("closed-loop", "cpu_ms_per_turn", "CPU per voice turn, closed loop, ms"),
+    Row("closed-loop", "system_ms_per_turn", "of it in the kernel, ms"),
+    Row("closed-loop", "load_ms_per_turn", "what the load itself costs beside it, ms", ratio=False),
     Row("paced-100", "cpu_ms_per_turn", "CPU per voice turn, 100 paced sessions, ms"),
     Row("paced-1000", "cpu_ms_per_turn", "CPU per voice turn, 1,000 paced sessions, ms"),
     Row("chunks-20ms", "cpu_us_per_message", "CPU per message, 20 ms chunks, µs", 1),
@@ -176,7 +178,7 @@ def _figures(results: dict[str, Any]) -> Iterator[str]:
 
 def _cell(row: Row, medians: dict[str, Any], peer: str) -> str:
     value = medians.get(peer, {}).get(row.figure)
-    if not value and (value is None or peer == "direct"):
+    if value is None or (peer == "direct" and not value):
         return ""
     text = f"{value:,.{row.digits}f}"
     base = medians.get(BASELINE, {}).get(row.figure)
