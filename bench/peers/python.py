@@ -10,11 +10,14 @@ import click
 
 from bench.load import KEY
 from bench.peers.base import Missing, Peer, Running
-from bench.processes import Process, free_port
+from bench.processes import Process, file_limit, free_port
 
 __all__ = ["LiteLLM", "Naive", "Relay"]
 
 _ROOT = Path(__file__).parents[2]
+_SPARE_SESSIONS = 100
+_RELAY_FILES = 512
+"""What our relay wants besides two a session, or it does not start."""
 
 _RELAY = """\
 [server]
@@ -52,7 +55,8 @@ class Relay(Peer):
         config = folder / "relay.toml"
         config.write_text(
             _RELAY.format(
-                sessions=sessions,
+                # Sessions of the last round may still be ending.
+                sessions=min(sessions + _SPARE_SESSIONS, (file_limit() - _RELAY_FILES) // 2),
                 key=KEY,
                 upstream_port=upstream_port,
                 durability=self._durability,
