@@ -1,9 +1,13 @@
 """The command ``python -m bench``."""
 
+import asyncio
 import inspect
 import logging
 import os
+import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
@@ -58,11 +62,21 @@ def main(
     results["scenarios"] = {}
     os.sched_setaffinity(0, LOAD_CORES)
     for name in names or [name for name in SCENARIOS if name not in ON_DEMAND]:
-        measured: Measured = uvloop.run(SCENARIOS[name](options))
+        measured = uvloop.run(_stoppable(SCENARIOS[name](options)))
         results["scenarios"][name] = measured.as_json()
         out = save(results, out)
     click.echo(render(results))
     click.echo(f"all figures: {out}", err=True)
+
+
+async def _stoppable(scenario: Coroutine[Any, Any, Measured]) -> Measured:
+    """SIGTERM ends it as Ctrl-C does, and so ends the peers it started."""
+    task = asyncio.ensure_future(scenario)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise SystemExit(143) from None
 
 
 if __name__ == "__main__":

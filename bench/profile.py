@@ -28,7 +28,7 @@ PARTS = (
     ("a record: commit by SQLite, on its thread", "_WorkerGreenlet"),
     ("a record: hand-over to that thread and back", "Accountant._flush"),
     ("a record: hold of response.done", "Pump._wait"),
-    ("keeper, metrics", "Keeper"),
+    ("keeper, metrics", "Keeper._visit"),
     ("keeper, metrics", "Relay.publish"),
     ("a record: its price", "Pricer"),
     ("a record: response.done to usage record", "_response_done"),
