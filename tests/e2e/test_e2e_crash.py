@@ -70,7 +70,7 @@ class Killings:
     def round(self, number: int) -> None:
         """Kills somebody at a random instant while everybody talks."""
         before = self.crowd.ends
-        eventually(lambda: self.crowd.ends > before + CLIENTS, "ends of responses")
+        eventually(lambda: self.crowd.ends >= before + CLIENTS // 2, "ends of responses")
         _pause.wait(self._dice.uniform(0, 0.5))
         self.moments.append(time.monotonic())
         if number % ALL_AT_ONCE == ALL_AT_ONCE - 1:

@@ -61,8 +61,8 @@ class Upstream:
         if event["type"] == "response.create":
             unit = _new_id("resp")
             self.began.add(unit)
-            # From one that is over at once to one that takes more than two seconds.
-            running[unit] = random.choice([0, 0, 3, 12, 60, 120])
+            # From one that is over at once to one that takes more than a second.
+            running[unit] = random.choice([0, 0, 3, 12, 60])
             response = {"id": unit, "status": "in_progress", "output": [], "usage": None}
             connection.send(json.dumps({"type": "response.created", "response": response}))
             if not running[unit]:
