@@ -1,5 +1,10 @@
-"""What every test gets: the profiles of hypothesis. ``pytest --hypothesis-profile=thorough``."""
+"""What every test gets: the profiles of hypothesis. ``pytest --hypothesis-profile=thorough``.
 
-from hypothesis import settings
+None of them is about time: a machine that is busy makes no test fail.
+"""
 
-settings.register_profile("thorough", max_examples=2_000)
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("usual"), max_examples=2_000)
+settings.load_profile("usual")
