@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp
 
 # Most tests wait, for deadlines and for servers, so there are more of them at once than cores.
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What to run and how often: make bench BENCH='closed-loop --rounds 3'
 bench: $(VENV)/bench.stamp
