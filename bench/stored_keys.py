@@ -24,7 +24,7 @@ def main(count: int) -> None:
         store = open_store(f"sqlite:///{folder}/relay.db")
         for n in range(count):
             digest = hashlib.sha256(str(n).encode()).hexdigest()
-            store.put_key(StoredKey(Key(f"key-{n}", digest), 1.0))
+            store.put_key(StoredKey(Key(f"key-{n}", digest), 1.0), instead_of=None)
         gc.collect()
         gc.freeze()  # as a worker does when it starts
         keys = StoredKeys(store)

@@ -8,16 +8,20 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from support.ledgers import usage_record
 
 from relay_app.cli import main
+from relay_app.commands.keys import CHANGE_TRIES
 from relay_app.ledger.stores import open_store
 from relay_app.ledger.stores.keys import StoredKey
+from relay_app.ledger.stores.sql import SQLStore
 
 SETTINGS = """
 [[keys]]
@@ -280,3 +284,73 @@ def test_limits_that_cannot_be_change_nothing(config, arguments, said):
     before = stored(config)
     assert said in complaint(keys(config, "budget", *arguments))
     assert stored(config) == before
+
+
+# -- what others do meanwhile -------------------------------------------------------------------
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has somebody else do something after the next command has read, before it writes."""
+
+    def arrange(*does: Callable[[], object]) -> None:
+        waiting, put_key = list(does), SQLStore.put_key
+
+        def put(store: SQLStore, key: StoredKey, **options: Any) -> None:
+            if waiting:
+                does_now = waiting.pop()
+                with monkeypatch.context() as alone:
+                    alone.setattr(SQLStore, "put_key", put_key)
+                    does_now()
+            put_key(store, key, **options)
+
+        monkeypatch.setattr(SQLStore, "put_key", put)
+
+    return arrange
+
+
+def test_of_two_who_make_a_name_at_once_one_gets_a_key_and_one_is_told(config, meanwhile):
+    secrets: list[str] = []
+    meanwhile(lambda: secrets.append(made(config, "a")))
+    assert complaint(keys(config, "create", "a")) == "somebody else has just made a key a"
+    [secret] = secrets
+    assert stored(config)["a"].key.key_sha256 == hashlib.sha256(secret.encode()).hexdigest()
+
+
+def test_a_budget_never_brings_a_revoked_key_back(config, meanwhile):
+    made(config, "a", "--budget-usd", "1")
+    meanwhile(lambda: keys(config, "revoke", "a"))
+    assert complaint(keys(config, "budget", "a", "--usd", "5")) == "a is revoked already"
+    found = stored(config)["a"]
+    assert (found.revoked_at is None, found.key.budget_usd) == (False, Decimal(1))
+
+
+def test_a_budget_leaves_the_limits_that_others_change(config, meanwhile):
+    made(config, "a", "--budget-usd", "1")
+    meanwhile(lambda: keys(config, "budget", "a", "--max-sessions", "3"))
+    before, after, _ = keys(config, "budget", "a", "--usd", "5").output.splitlines()
+    assert before == "a: budget 1 USD, sessions 3, tokens a minute -"
+    assert after.strip().startswith("budget 5 USD, sessions 3, tokens a minute -")
+    found = stored(config)["a"].key
+    assert (found.budget_usd, found.max_sessions) == (Decimal(5), 3)
+
+
+def test_a_key_is_revoked_whatever_others_change_and_as_they_changed_it(config, meanwhile):
+    made(config, "a")
+    meanwhile(
+        lambda: keys(config, "budget", "a", "--usd", "5"),
+        lambda: keys(config, "budget", "a", "--max-sessions", "3"),
+    )
+    assert "a is revoked: " in keys(config, "revoke", "a").output
+    found = stored(config)["a"]
+    assert found.revoked_at is not None
+    assert (found.key.budget_usd, found.key.max_sessions) == (Decimal(5), 3)
+
+
+def test_who_always_comes_too_late_is_told_so(config, meanwhile):
+    made(config, "a")
+    changes = [str(n) for n in range(1, CHANGE_TRIES + 1)]
+    meanwhile(*(lambda n=n: keys(config, "budget", "a", "--usd", n) for n in changes))
+    said = complaint(keys(config, "budget", "a", "--max-sessions", "3"))
+    assert said == "a was changed by others all the time; nothing was done: try again"
+    assert stored(config)["a"].key.max_sessions is None

@@ -8,7 +8,8 @@ import hashlib
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -30,6 +31,8 @@ __all__ = ["keys"]
 PREFIX = "sk-relay-"
 """So that a key is known for one where it should not be, by people and by scanners of secrets."""
 SECRET_BYTES = 32
+CHANGE_TRIES = 20
+"""Each one that fails is a change that somebody else made, within milliseconds."""
 _PERIODS = click.Choice(["day", "month", "total"])
 
 
@@ -48,7 +51,7 @@ def keys() -> None:
 @click.option("--max-tokens-per-minute", type=int, help="Input and output; no limit.")
 def create(config: Path | None, name: str, models: Sequence[str], **limits: Any) -> None:
     """Make a key called NAME, and print it on standard output: this once."""
-    from relay_app.ledger.stores.base import StoreError
+    from relay_app.ledger.stores.base import KeyChanged, StoreError
     from relay_app.ledger.stores.keys import StoredKey
 
     with one_line_errors(StoreError):
@@ -72,9 +75,10 @@ def create(config: Path | None, name: str, models: Sequence[str], **limits: Any)
         with opened_ledger(settings, create=True) as store:
             if _stored(store, name) is not None:
                 raise ValueError(f"there is a key {name} already, or was: relay-app keys list")
-            store.put_key(made)
-            if _stored(store, name) != made:
-                raise ValueError("somebody made a key of that name at the same moment; try again")
+            try:
+                store.put_key(made, instead_of=None)
+            except KeyChanged:
+                raise ValueError(f"somebody else has just made a key {name}") from None
     click.echo(
         f"The key of {name}, shown this once. Relays that run know it when it is first used.",
         err=True,
@@ -109,10 +113,10 @@ def revoke(config: Path | None, name: str, yes: bool) -> None:
         settings = _settings(config)
         _refuse_names_of(settings, name, "remove it there, then restart or reload the relay")
         with opened_ledger(settings) as store:
-            stored = _usable(store, name)
+            _usable(store, name)
             if not yes and sys.stdin.isatty():
                 click.confirm(f"Revoke {name}, and end its sessions?", abort=True, err=True)
-            store.put_key(replace(stored, revoked_at=time.time()))
+            _change(store, name, lambda stored: replace(stored, revoked_at=time.time()))
     click.echo(f"{name} is revoked: no new sessions, and open ones end within 30 seconds.")
 
 
@@ -145,15 +149,17 @@ def budget(
         settings = _settings(config)
         _refuse_names_of(settings, name, "change it there, then restart or reload the relay")
         with opened_ledger(settings) as store:
-            stored = _usable(store, name)
-            key = stored.key.changed(**_given(budget_usd=usd, budget_period=period))
-            if period and key.budget_usd is None:
-                raise ValueError("--period is of a budget: give it --usd too")
-            if no_budget:
-                key = replace(key, budget_usd=None, budget_period="total")
-            key = _counted(key, max_sessions=sessions, max_tokens_per_minute=tokens)
-            if key != stored.key:
-                store.put_key(replace(stored, key=key))
+
+            def limited(stored: "StoredKey") -> "StoredKey":
+                key = stored.key.changed(**_given(budget_usd=usd, budget_period=period))
+                if period and key.budget_usd is None:
+                    raise ValueError("--period is of a budget: give it --usd too")
+                if no_budget:
+                    key = replace(key, budget_usd=None, budget_period="total")
+                key = _counted(key, max_sessions=sessions, max_tokens_per_minute=tokens)
+                return replace(stored, key=key)
+
+            stored, key = _change(store, name, limited)
             spent = _spent(store, key)
     click.echo(f"{name}: {limits_text(stored.key)}")
     if key != stored.key:
@@ -179,6 +185,27 @@ def _usable(store: "Store", name: str) -> "StoredKey":
     if stored.revoked_at is not None:
         raise ValueError(f"{name} is revoked already")
     return stored
+
+
+def _change(
+    store: "Store", name: str, change: "Callable[[StoredKey], StoredKey]"
+) -> tuple["StoredKey", Key]:
+    """Keep what ``change`` makes of the key called ``name``, whoever else changes it meanwhile.
+
+    Returns what stood, and the key that stands now. Raises ValueError, as :func:`_usable` does,
+    for one that was revoked by then: nothing brings that back.
+    """
+    from relay_app.ledger.stores.base import KeyChanged
+
+    for _ in range(CHANGE_TRIES):
+        stored = _usable(store, name)
+        changed = change(stored)
+        if changed == stored:
+            return stored, stored.key
+        with suppress(KeyChanged):
+            store.put_key(changed, instead_of=stored)
+            return stored, changed.key
+    raise ValueError(f"{name} was changed by others all the time; nothing was done: try again")
 
 
 def _stored(store: "Store", name: str) -> "StoredKey | None":

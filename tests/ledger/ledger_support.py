@@ -111,8 +111,11 @@ class OnThread:
     def keys(self) -> list[StoredKey]:
         return call(gevent.get_hub().threadpool, self.direct.keys)
 
-    def put_key(self, key: StoredKey) -> None:
-        call(gevent.get_hub().threadpool, self.direct.put_key, key)
+    def put_key(self, key: StoredKey, *, instead_of: StoredKey | None = None) -> None:
+        call(
+            gevent.get_hub().threadpool,
+            lambda: self.direct.put_key(key, instead_of=instead_of),
+        )
 
     def forget(self, day: str) -> int:
         return call(gevent.get_hub().threadpool, self.direct.forget, day)

@@ -210,14 +210,16 @@ def test_limits_that_are_changed_hold_for_open_sessions(
 ):
     store = MemoryStore()
     before = Key(name="stored", key_sha256="0" * 64, max_sessions=1)
-    store.put_key(StoredKey(before, created_at=0.0))
+    stored = StoredKey(before, created_at=0.0)
+    store.put_key(stored, instead_of=None)
     config = write_settings(tmp_path, "ws://unused.invalid/v1")
     app = create_app(Settings.from_file(config), store=store, dial=upstream, key_seconds=0.01)
     relay = relay_of(app)
     allowance = relay.hub.run(relay.budgets.reserve, "rs_other", before)
     monkeypatch.setattr("relay_app.ledger.stored_keys.ASK_SECONDS", 0.01)
     relay.start()
-    store.put_key(StoredKey(replace(before, budget_usd=Decimal(2)), created_at=0.0))
+    limited = replace(stored, key=replace(before, budget_usd=Decimal(2)))
+    store.put_key(limited, instead_of=stored)
     eventually(lambda: allowance.key.budget_usd == 2, "the new limit is known")
     relay.close()
 

@@ -292,7 +292,7 @@ def test_the_sum_over_two_workers_is_right_whichever_answers(tmp_path):
 
 def keep(site: Site, secret: str, revoked_at: float | None = None) -> None:
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    site.store.put_key(StoredKey(Key("stored", digest), 1.0, revoked_at))
+    site.store.put_key(StoredKey(Key("stored", digest), 1.0, revoked_at), instead_of=None)
 
 
 def test_a_key_of_the_store_sees_its_own_usage(site):

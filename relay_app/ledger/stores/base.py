@@ -15,7 +15,7 @@ from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.totals import By, Total, day_of
 from relay_app.meter.usage import SOURCE_RANK, UsageRecord
 
-__all__ = ["Store", "StoreError", "check_record", "microusd", "redact"]
+__all__ = ["KeyChanged", "Store", "StoreError", "check_record", "microusd", "redact"]
 
 _SECRETS = re.compile(r"(?<=://)\S*(?=@)|(?<=password=)[^\s&;]+", re.IGNORECASE)
 
@@ -69,6 +69,13 @@ class StoreError(Exception):
     def __init__(self, message: str, *, rejected: Mapping[str, str] | None = None) -> None:
         super().__init__(redact(message))
         self.rejected = {key: redact(cause) for key, cause in (rejected or {}).items()}
+
+
+class KeyChanged(ValueError):
+    """The store has another key of that name than the caller thought, or none."""
+
+    def __init__(self) -> None:
+        super().__init__("the key of that name was changed meanwhile")
 
 
 class Store(abc.ABC):
@@ -162,10 +169,15 @@ class Store(abc.ABC):
         """All keys, revoked ones too, by name."""
 
     @abc.abstractmethod
-    def put_key(self, key: StoredKey) -> None:
-        """Keep ``key``, in place of the one of its name if there is one; durable as a record.
+    def put_key(self, key: StoredKey, *, instead_of: StoredKey | None) -> None:
+        """Keep ``key`` in place of the one of its name, which must equal ``instead_of``; None
+        is for a name that the store does not have. Durable as a record.
 
-        Raises ValueError if another key has its SHA-256.
+        Of many who change what they have all read, the first succeeds. The others, and whoever
+        comes with what stands no more, get :class:`KeyChanged` and have changed nothing; except
+        with the very ``key`` that stands, for a call may be made again when its answer was lost.
+
+        Raises ValueError if another name has its SHA-256.
         """
 
     @abc.abstractmethod

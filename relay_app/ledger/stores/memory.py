@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from relay_app.ledger.stores.accounts import MINUTE_SECONDS, Account, Held, answer
-from relay_app.ledger.stores.base import Store, StoreError, check_record, microusd
+from relay_app.ledger.stores.base import KeyChanged, Store, StoreError, check_record, microusd
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.native import make_lock
@@ -142,9 +142,11 @@ class MemoryStore(Store):
         with self._lock:
             return [self._keys[name] for name in sorted(self._keys)]
 
-    def put_key(self, key: StoredKey) -> None:
+    def put_key(self, key: StoredKey, *, instead_of: StoredKey | None) -> None:
         self.ping()
         with self._lock:
+            if self._keys.get(key.key.name) not in (instead_of, key):
+                raise KeyChanged
             for other in self._keys.values():
                 if other.key.name != key.key.name and other.key.key_sha256 == key.key.key_sha256:
                     raise ValueError(f"{other.key.name} is that key already")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from relay_app import codec
-from relay_app.ledger.stores.base import Store
+from relay_app.ledger.stores.base import KeyChanged, Store
 from relay_app.ledger.stores.edge import check_rejected, prepared
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
@@ -100,15 +100,19 @@ class RedisStore(Store):
     def keys(self) -> list[StoredKey]:
         with self._connections.reading() as client:
             found = run(client, KEYS, key_names(self._prefix, "keys"))
-        keys = [StoredKey.from_dict(codec.loads(value.partition(b" ")[2])) for value in found]
-        return sorted(keys, key=lambda key: key.key.name)
+        return sorted(map(_key_of, found), key=lambda key: key.key.name)
 
-    def put_key(self, key: StoredKey) -> None:
+    def put_key(self, key: StoredKey, *, instead_of: StoredKey | None) -> None:
         keys = key_names(self._prefix, "keys", "digests")
-        digest, text = key.key.key_sha256, codec.dumps(key.as_dict())
-        owner = self._run("records", PUT_KEY, keys, key.key.name, digest, text)
-        if owner:
-            raise ValueError(f"{owner.decode()} is that key already")
+        name, value = key.key.name, _value_of(key)
+        expected = b"" if instead_of is None else _value_of(instead_of)
+        while refusal := self._run("records", PUT_KEY, keys, name, value, expected):
+            owner, stands = refusal
+            if owner:
+                raise ValueError(f"{owner.decode()} is that key already")
+            if not stands or _key_of(stands) not in (instead_of, key):
+                raise KeyChanged
+            expected = stands  # it is equal, and written in another way: 5 USD as 5.00
 
     def forget(self, day: str) -> int:
         """A view that is being read stays as it was: what is forgotten takes memory for as long
@@ -135,3 +139,11 @@ class RedisStore(Store):
         return self._connections.write(
             purpose, lambda client: run(client, script, keys, *arguments)
         )
+
+
+def _value_of(key: StoredKey) -> bytes:
+    return f"{key.key.key_sha256} {codec.dumps(key.as_dict())}".encode()
+
+
+def _key_of(value: bytes) -> StoredKey:
+    return StoredKey.from_dict(codec.loads(value.partition(b" ")[2]))

@@ -206,20 +206,23 @@ return answers
 """
 )
 
-# Keys: state, keys, digests. Arguments: name, SHA-256, JSON. Returns the name of the other key
-# that has this SHA-256, or "" when it is done.
+# Keys: state, keys, digests. Arguments: name, its value, and the value that it replaces or "" for
+# none. Returns nil when it is done, or else the name of the other key that has this SHA-256 or "",
+# and the value that stands or "". The value that stands is written once more, for its sync.
 PUT_KEY = (
     HEAD_OF_WRITER
     + """
 local keys, digests = KEYS[2], KEYS[3]
-local name, digest, json = ARGV[2], ARGV[3], ARGV[4]
+local name, value, expected = ARGV[2], ARGV[3], ARGV[4]
+local stands = redis.call('HGET', keys, name) or ''
+if stands ~= expected and stands ~= value then return {'', stands} end
+local digest = string.match(value, '^(%S+) ')
 local owner = redis.call('HGET', digests, digest)
-if owner and owner ~= name then return owner end
-local stands = redis.call('HGET', keys, name)
-if stands then redis.call('HDEL', digests, string.match(stands, '^(%S+) ')) end
-redis.call('HSET', keys, name, digest .. ' ' .. json)
+if owner and owner ~= name then return {owner, ''} end
+if stands ~= '' then redis.call('HDEL', digests, string.match(stands, '^(%S+) ')) end
+redis.call('HSET', keys, name, value)
 redis.call('HSET', digests, digest, name)
-return ''
+return nil
 """
 )
 

@@ -123,10 +123,12 @@ class SQLStore(Store):
         with self._connections.reading() as reader:
             return all_keys(reader)
 
-    def put_key(self, key: StoredKey) -> None:
-        taken = self._connections.write(lambda writer: put_key(writer, self._dialect, key))
-        if taken is not None:
-            raise ValueError(f"{taken} is that key already")
+    def put_key(self, key: StoredKey, *, instead_of: StoredKey | None) -> None:
+        refusal = self._connections.write(
+            lambda writer: put_key(writer, self._dialect, key, instead_of)
+        )
+        if refusal is not None:
+            raise refusal
 
     def forget(self, day: str) -> int:
         check_day(day)

@@ -26,7 +26,7 @@ class Dialect(Protocol):
         """Raise StoreError if what we hold open is no longer the database it was."""
 
     def insert(self, table: sa.Table) -> Any:
-        """The database's own INSERT, which knows ``on_conflict_do_update``."""
+        """The database's own INSERT, which knows ``ON CONFLICT``."""
 
     def microusd(self, cost_usd: str) -> str:
         """The SQL for whole micro-dollars, given the SQL for USD as decimal text."""
