@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint format clean
+.PHONY: run test bench lint format clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/relay-app quickstart
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+# What to run and how often: make bench BENCH='closed-loop --rounds 3'
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m bench $(BENCH)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
@@ -32,5 +36,9 @@ $(VENV)/test.stamp: setup.cfg setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
 	@touch $@ $(VENV)/run.stamp
 
+$(VENV)/bench.stamp: setup.cfg setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@ $(VENV)/run.stamp
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info var
+	rm -rf $(VENV) bench/.venv-litellm build dist *.egg-info var

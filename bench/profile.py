@@ -1,0 +1,138 @@
+"""Where a peer's time goes under load: ``python -m bench.profile [PEER] [--paced]``.
+
+Prints which part of the relay is on the CPU, sampled by py-spy, as microseconds of a voice turn,
+and system calls a turn, counted by perf (``apt-get install linux-perf``; as root). The rule: a
+sample belongs to the first part in the list whose name its stack contains.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, create_subprocess_exec
+from collections import Counter
+from pathlib import Path
+
+import click
+import uvloop
+
+from bench.load import Load, Upstream
+from bench.peers import PEERS, Running
+from bench.processes import descendants
+from bench.rounds import LOAD_CORES, running, window
+from bench.workload import Turn
+
+PARTS = (
+    ("a record: commit by SQLite, on its thread", "_WorkerGreenlet"),
+    ("a record: hand-over to that thread and back", "Accountant._flush"),
+    ("a record: hold of response.done", "Pump._wait"),
+    ("keeper, metrics", "Keeper"),
+    ("keeper, metrics", "Relay.publish"),
+    ("a record: its price", "Pricer"),
+    ("a record: response.done to usage record", "_response_done"),
+    ("a record: into the outbox", "Bill._record"),
+    ("metering: estimates", "Estimator"),
+    ("metering: parsing what is counted", "loads_object"),
+    ("metering: types, by peek", "peek"),
+    ("metering: the ends of messages, unmasked", "Message."),
+    ("metering: the rest", "_observe"),
+    ("sending: the call", "SocketMixin.send"),
+    ("sending: around it", "Pump._send"),
+    ("receiving: the call", "SocketMixin.recv"),
+    ("receiving: frames", "Scanner.feed"),
+    ("receiving: around it", "Link.receive"),
+    ("pump, messages", "Pump."),
+    ("event loop", "Hub.run"),
+)
+IDLE = "acquire_with_timeout"
+"""Where the idle threads of gevent's pool wait; they use no CPU."""
+
+CALLS = (
+    "recvfrom", "sendto", "epoll_wait", "epoll_pwait", "epoll_ctl", "futex", "fdatasync",
+    "pwrite64", "pread64", "read", "write", "writev", "getpid", "fcntl", "ioctl", "mmap", "munmap",
+)  # fmt: skip
+
+
+async def profile(name: str, seconds: float, *, paced: bool) -> str:
+    """The two tables of a peer."""
+    sessions = 100 if paced else 20
+    async with (
+        Upstream(Turn()).serving() as upstream,
+        running(PEERS[name], upstream, sessions=sessions) as peer,
+    ):
+        upstream.paced = paced
+        load = Load(peer.url, upstream, peer.headers)
+        await load.open(sessions)
+        if paced:
+            load.talk_paced(2.0)
+        else:
+            load.talk_in_loop()
+        await asyncio.sleep(3.0)
+        spent = await window(load, peer, seconds)
+        lines = [f"{name}: {1e6 * spent.cpu_seconds / spent.turns:.0f} µs a turn"]
+        lines += await _samples(peer, seconds, 1e6 * spent.cpu_seconds / spent.turns)
+        lines += await _calls(peer, load, seconds)
+        await load.leave()
+    return "\n".join(lines)
+
+
+async def _samples(peer: Running, seconds: float, microseconds: float) -> list[str]:
+    assert peer.process is not None
+    spy = Path(sys.executable).with_name("py-spy")
+    with tempfile.NamedTemporaryFile() as out:
+        # The last to be started is the worker.
+        pid = list(descendants(peer.process.pid))[-1]
+        options = ["-d", f"{seconds:.0f}", "-r", "200", "-f", "raw", "-t", "-o", out.name]
+        done = await create_subprocess_exec(
+            str(spy), "record", "-p", str(pid), *options, stdout=PIPE, stderr=PIPE
+        )
+        _, said = await done.communicate()
+        stacks = Path(out.name).read_text().splitlines()
+    if not stacks:
+        return [f"no samples: {said.decode().strip()[-200:]}"]
+    counts: Counter[str] = Counter()
+    for stack, count in (line.rsplit(" ", 1) for line in stacks if IDLE not in line):
+        part = next((part for part, name in PARTS if name in stack), "the rest")
+        counts[part] += int(count)
+    total = sum(counts.values())
+    lines = ["", "| part | share | µs a turn |", "|---|---|---|"]
+    for part, samples in counts.most_common():
+        share = samples / total
+        lines.append(f"| {part} | {share:.0%} | {share * microseconds:.0f} |")
+    return lines
+
+
+async def _calls(peer: Running, load: Load, seconds: float) -> list[str]:
+    assert peer.process is not None
+    if shutil.which("perf") is None:
+        return ["", "system calls: not counted, apt-get install linux-perf"]
+    pids = ",".join(str(pid) for pid in descendants(peer.process.pid))
+    events = [f"--event=syscalls:sys_enter_{call}" for call in CALLS]
+    begun = load.turns
+    counted = await create_subprocess_exec(
+        "perf", "stat", "-x,", *events, "--event=context-switches", "-p", pids,
+        "sleep", str(seconds), stderr=PIPE,
+    )  # fmt: skip
+    _, said = await counted.communicate()
+    turns = load.turns - begun
+    found = re.findall(r"^(\d+),,(?:syscalls:sys_enter_)?([\w-]+),", said.decode(), re.MULTILINE)
+    if not found:
+        return ["", f"system calls: not counted: {said.decode().strip()[:200]}"]
+    each = [f"{call} {int(count) / turns:.2f}" for count, call in found if int(count)]
+    return ["", f"calls a turn: {', '.join(each)}"]
+
+
+@click.command()
+@click.argument("peer", default="relay", type=click.Choice(list(PEERS)))
+@click.option("--seconds", default=10.0, show_default=True)
+@click.option("--paced", is_flag=True, help="100 paced sessions instead of 20 in a closed loop.")
+def main(peer: str, seconds: float, paced: bool) -> None:
+    """Prints where PEER's time goes."""
+    os.sched_setaffinity(0, LOAD_CORES)
+    click.echo(uvloop.run(profile(peer, seconds, paced=paced)))
+
+
+if __name__ == "__main__":
+    main()
