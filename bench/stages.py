@@ -19,7 +19,7 @@ from relay_app.ledger.pricer import Pricer
 from relay_app.meter.meter import Meter
 from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
 from relay_app.meter.prices import PriceList
-from relay_app.meter.reading import MAX_PARSED_BYTES, read
+from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.vocabulary import load
 from relay_app.session.pump import Pump
 from relay_app.wire.frames import TEXT, Run, Scanner, encode
@@ -158,7 +158,9 @@ class _Stages:
         """their types, and parsing the few that are counted"""
         self._messages(
             streams,
-            lambda message: read(message, CLIENT, ASKED, parsed_bytes=MAX_PARSED_BYTES),
+            lambda message: read(
+                message, CLIENT, ASKED, near_bytes=NEAR_BYTES, parsed_bytes=MAX_PARSED_BYTES
+            ),
             lambda message: read(message, SERVER, COUNTED),
         )
 

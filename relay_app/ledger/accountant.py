@@ -41,7 +41,7 @@ FLUSH_SECONDS = 0.05
 """Under ``async``, how much of what was used a kill may cost."""
 
 CHECKPOINT_SECONDS = 0.2
-"""How long a checkpoint waits for a write that it can join."""
+"""How long a checkpoint waits for a write that it can join, or to become needless."""
 
 WARN_SECONDS = 30.0
 """A record that has waited this long for the store says that it hangs rather than fails."""
@@ -92,6 +92,7 @@ class Accountant:
         self._hub: Hub | None = None
         self._flusher: gevent.Greenlet[..., None] | None = None
         self._latest: gevent.Greenlet[..., None] | None = None
+        self._asking: gevent.Greenlet[..., None] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -107,6 +108,7 @@ class Accountant:
                 self.journal.backlog, self._store, backoff=self._backoff, clock=self._clock
             )
         self._outbox = Outbox(self.max_pending)
+        self._begun: list[Callable[[], Sequence[UsageRecord]]] = []
         self._wake = Event()
         self._hurry = Event()
 
@@ -216,6 +218,19 @@ class Accountant:
         if self._latest is None or self._latest.ready():
             self._latest = gevent.spawn_later(CHECKPOINT_SECONDS, self._wake.set)
 
+    def checkpoint_soon(self, make: Callable[[], Sequence[UsageRecord]]) -> None:
+        """Queue the checkpoints that ``make`` gives ``CHECKPOINT_SECONDS`` from now at the latest,
+        and write them; never blocks. ``make`` runs on this hub, and neither yields nor raises.
+
+        For units that have just begun: one that has ended by then costs no record and no row.
+        """
+        if self._closing:
+            return
+        self.start()
+        self._begun.append(make)
+        if self._asking is None or self._asking.ready():
+            self._asking = gevent.spawn_later(CHECKPOINT_SECONDS, self._ask)
+
     def flush(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until all recorded so far is durable, and say whether
         it is. A store in its back-off is tried once more at once."""
@@ -256,7 +271,7 @@ class Accountant:
             self._reset()  # what a parent left pending is the parent's to write
             self._store.close()  # never used from here, so there is nothing to wait for
         else:
-            for greenlet in (self._flusher, self._latest):
+            for greenlet in (self._flusher, self._latest, self._asking):
                 if greenlet is not None:
                     greenlet.kill()
             if self.shipper is not None:
@@ -307,7 +322,7 @@ class Accountant:
                 self._reset()
             self._pid = os.getpid()
             self._hub = get_hub()
-            self._flusher = self._latest = None
+            self._flusher = self._latest = self._asking = None
             self._readers = ThreadPool(READERS)
         elif self._hub is not get_hub():
             raise RuntimeError("an accountant serves one hub, and this is another thread's")
@@ -318,6 +333,12 @@ class Accountant:
 
     def _mine(self) -> bool:
         return self._pid == os.getpid()
+
+    def _ask(self) -> None:
+        begun, self._begun = self._begun, []
+        for make in begun:
+            self._outbox.checkpoint(make())
+        self._wake.set()
 
     def _flush_forever(self) -> None:
         failures = 0

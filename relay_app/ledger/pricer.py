@@ -8,7 +8,6 @@ cost of None and is counted, and its model is named in the log, once.
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from relay_app.meter.price import Price
@@ -36,6 +35,8 @@ class Pricer:
     def __init__(self, prices: PriceList, prefixes: Mapping[str, str]) -> None:
         self.unpriced: Counter[str] = Counter()
         self._prices = prices
+        # Written out once; the list keeps its rows, so that no other gets the id of one.
+        self._rows = {id(price): price.as_dict() for price in prices.prices}
         self._prefixes = prefixes
         self._told: set[tuple[str, str]] = set()
         self._untold: dict[tuple[str, str], str] = {}
@@ -52,7 +53,7 @@ class Pricer:
         if cost is None:
             missing = price.missing(record.usage)
             return self._without(record, "no_rate", f"its row {price.model!r} has no {missing}")
-        return replace(record, cost_usd=cost, price=price.as_dict())
+        return record.priced(cost, dict(self._rows[id(price)]))
 
     def find(self, upstream: str, upstream_model: str, model: str) -> Price | None:
         """The row by which an upstream's units are priced, None if there is none."""

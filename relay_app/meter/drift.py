@@ -4,6 +4,7 @@ The rule: the error of a unit is relative to what was reported of its kind. Kind
 few and fixed, so that this is a handful of integers however many units went by.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,6 +24,8 @@ STEPS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper ends of what an error counts under; beyond the last it is "more"."""
 
 MORE: Final = "more"
+
+_LABELS: Final = (*map(str, STEPS), MORE)
 
 
 def relative_errors(estimate: Mapping[str, float], usage: Usage) -> dict[str, float]:
@@ -59,9 +62,8 @@ class Drift:
 
     def add(self, estimate: Usage, usage: Usage) -> None:
         """A unit was reported of which there was an estimate."""
-        kinds = {kind: getattr(estimate, kind) for kind in Usage.__dataclass_fields__}
-        for kind, error in relative_errors(kinds, usage).items():
-            step = next((str(step) for step in STEPS if abs(error) <= step), MORE)
+        for kind, error in relative_errors(estimate.by_kind(), usage).items():
+            step = _LABELS[bisect_left(STEPS, abs(error))]
             self.counts[kind, step] = self.counts.get((kind, step), 0) + 1
 
     def __eq__(self, other: object) -> bool:

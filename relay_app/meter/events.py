@@ -20,6 +20,7 @@ __all__ = [
     "looks_whole",
     "peek",
     "peek_end",
+    "peek_usual",
 ]
 
 HEAD_BYTES: Final = 512
@@ -34,6 +35,10 @@ BRACE_BYTES: Final = 16
 """How much of it otherwise: a brace, and room for a newline or two."""
 
 _WHITESPACE: Final = b" \t\n\r"
+
+_TYPE_FIRST: Final = b'{"type":"'
+_AFTER: Final = (b",", b"}")
+_NAMES: Final = {name.encode(): name for name in CLIENT | SERVER}
 
 
 def _pattern(sketch: bytes) -> re.Pattern[bytes]:
@@ -86,6 +91,26 @@ _END_TYPE = _pattern(
 """The last "type" among the pairs with simple values behind a string of base64."""
 
 
+def peek_usual(head: bytes) -> str | None:
+    """What :func:`peek` says of a known type that is written as nearly all encoders do, first and
+    without spaces, in a third of the time; None for any other.
+
+    No other can be meant: no "type" follows in the head, neither by name nor in disguise.
+    """
+    if not head.startswith(_TYPE_FIRST):
+        return None
+    end = head.find(b'"', len(_TYPE_FIRST))
+    name = _NAMES.get(head[len(_TYPE_FIRST) : end])
+    if (
+        name is None
+        or head[end + 1 : end + 2] not in _AFTER
+        or head.find(b'"type"', end, HEAD_BYTES) >= 0
+        or head.find(b"\\", end, HEAD_BYTES) >= 0
+    ):
+        return None
+    return name
+
+
 def peek(head: bytes) -> str | None:
     """The value of "type" at the first level of the JSON object that starts with ``head``.
 
@@ -126,5 +151,7 @@ def looks_whole(head: bytes, tail: bytes) -> bool:
     Finds the truncated ones without parsing. A tail of nothing but whitespace tells nothing
     and passes.
     """
+    if tail.endswith(b"}") and head.startswith(b"{"):
+        return True
     end = tail.rstrip(_WHITESPACE)
     return head.lstrip(_WHITESPACE)[:1] == b"{" and (not end or end[-1:] == b"}")

@@ -21,7 +21,7 @@ from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message
 from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER
-from relay_app.meter.reading import MAX_PARSED_BYTES, read
+from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
 from relay_app.meter.units import UNNAMED, Ended, Units
@@ -115,7 +115,9 @@ class Meter:
 
         It decides nothing about money.
         """
-        event_type, event, head = read(message, CLIENT, ASKED, parsed_bytes=MAX_PARSED_BYTES)
+        event_type, event, head = read(
+            message, CLIENT, ASKED, near_bytes=NEAR_BYTES, parsed_bytes=MAX_PARSED_BYTES
+        )
         if event_type is None:
             self.opaque_sent += 1
         else:

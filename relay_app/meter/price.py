@@ -82,15 +82,18 @@ class Price:
 
     def cost(self, usage: Usage) -> Decimal | None:
         """What ``usage`` costs in USD, to the micro-dollar; None if a rate is missing."""
-        if self.missing(usage) is not None:
-            return None
         # A rate in dollars for 1M tokens is one in micro-dollars for each.
         micro_dollars = Decimal(0)
-        for rate, quantity in QUANTITIES.items():
+        for name, quantity in QUANTITIES.items():
             tokens = quantity(usage)
             if tokens:
-                micro_dollars = _EXACT.fma(getattr(self, rate), Decimal(tokens), micro_dollars)
-        if usage.transcription_seconds and self.transcription_minute is not None:
+                rate = getattr(self, name)
+                if tokens < 0 or rate is None:
+                    return None
+                micro_dollars = _EXACT.fma(rate, Decimal(tokens), micro_dollars)
+        if usage.transcription_seconds:
+            if self.transcription_minute is None:
+                return None
             # repr() gives back the digits the provider wrote, not those of the float below them.
             seconds = Decimal(repr(usage.transcription_seconds))
             by_60 = _EXACT.multiply(_EXACT.multiply(seconds, self.transcription_minute), MILLION)

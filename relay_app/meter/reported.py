@@ -80,6 +80,8 @@ def response_usage(*candidates: object, text_only: bool, produced: bool) -> Repo
     """
     best = Reported()
     for candidate in candidates:
+        if candidate is None:
+            continue
         told = _told(mapping(candidate), text_only=text_only)
         usage = _tokens(*told)
         if usage is None or (produced and not usage):

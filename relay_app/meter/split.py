@@ -5,7 +5,7 @@ guessed, for audio costs several times what text does.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from relay_app.meter.untrusted import count, mapping
 
@@ -44,15 +44,21 @@ class Split(NamedTuple):
         return Split(*scaled)
 
 
+_KEYS: Final = {kind: f"{kind}_tokens" for kind in Split._fields}
+
+
 def first(values: Mapping[str, Any], *keys: str) -> Any:
     """The value of the first of ``keys`` that is there and not null."""
-    return next((values[key] for key in keys if values.get(key) is not None), None)
+    for key in keys:
+        value = values.get(key)
+        if value is not None:
+            return value
+    return None
 
 
 def _named(details: Mapping[str, Any]) -> dict[str, Any]:
     """The modalities that ``details`` speaks of: ``{"text": 119, "audio": 13}``."""
-    given = {kind: details.get(f"{kind}_tokens") for kind in Split._fields}
-    return {kind: value for kind, value in given.items() if value is not None}
+    return {kind: value for kind, key in _KEYS.items() if (value := details.get(key)) is not None}
 
 
 def split(total: int | None, details: Mapping[str, Any], *, text_only: bool) -> Split | None:

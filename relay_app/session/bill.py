@@ -45,25 +45,42 @@ class Bill:
         self._on_refused = on_refused
         self._kept: list[UsageRecord] = []
         self._checkpointed = float("-inf")
+        self._asked = False
 
     def received(self, message: Message) -> Commit | None:
         """Meters a message of the upstream's; the ticket of the records it brought, if any."""
         records = self._meter.received(message)
-        if self._meter.begun:
-            self._checkpoint(begun=True)
+        if self._meter.begun and not self._asked:
+            self._ask()
         return self._record(records) if records else None
 
     def tick(self, now: float) -> None:
         """The keeper's visit: checkpoints what runs, if that is due. Never blocks."""
         if now - self._checkpointed >= CHECKPOINT_SECONDS and self._meter.units_open:
             self._checkpointed = now
-            self._checkpoint(begun=False)
+            try:
+                self._accountant.checkpoint(self._meter.checkpoint())
+            except Exception as error:  # noqa: BLE001 - the unit's end is recorded all the same
+                self._no_checkpoint(error)
 
-    def _checkpoint(self, *, begun: bool) -> None:
+    def _ask(self) -> None:
+        """Has what begins checkpointed, unless it ends at once."""
+        self._asked = True
         try:
-            self._accountant.checkpoint(self._meter.checkpoint(begun=begun))
-        except Exception as error:  # noqa: BLE001 - the unit's end is recorded all the same
-            self._log.error("no checkpoint", error=repr(error))
+            self._accountant.checkpoint_soon(self._begun)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._no_checkpoint(error)
+
+    def _begun(self) -> Sequence[UsageRecord]:
+        self._asked = False
+        try:
+            return self._meter.checkpoint(begun=True)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._no_checkpoint(error)
+            return ()
+
+    def _no_checkpoint(self, error: Exception) -> None:
+        self._log.error("no checkpoint", error=repr(error))
 
     def _record(self, records: Sequence[UsageRecord]) -> Commit | None:
         try:

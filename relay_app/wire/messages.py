@@ -27,13 +27,17 @@ class Message:
 
     def head(self, size: int = HEAD_BYTES) -> bytes:
         """The first ``size`` bytes of the payload (of fragments at most what was kept)."""
-        end = min(self._start + size, self._end)
-        return xor(self._data[self._start : end], self._key)
+        # Asked of every message, so without min(), max() and a call that only copies.
+        start = self._start
+        end = start + size if size < self.length else self._end
+        data = self._data[start:end]
+        return xor(data, self._key) if self._key else bytes(data)
 
     def tail(self, size: int = TAIL_BYTES) -> bytes:
         """The last ``size`` bytes of the payload (at most 256 if it came in fragments)."""
-        start = max(self._start, self._end - size)
-        return xor(self._data[start : self._end], self._key, start - self._start)
+        start = self._end - size if size < self.length else self._start
+        data = self._data[start : self._end]
+        return xor(data, self._key, start - self._start) if self._key else bytes(data)
 
     def payload(self) -> bytes | None:
         """The whole payload, or None when it was larger than what is kept of fragments."""

@@ -48,6 +48,33 @@ def test_a_checkpoint_is_written_by_itself_in_a_while(accountant: Maker) -> None
     assert ledger.records_written == 0  # no unit has ended
 
 
+def test_what_begins_is_asked_for_its_checkpoint_in_a_while(accountant: Maker) -> None:
+    store = ScriptedStore()
+    ledger = accountant(store)
+    running = [residual("a"), residual("b")]
+    ledger.checkpoint_soon(lambda: running[:1])
+    ledger.checkpoint_soon(lambda: running[1:])
+    ledger.checkpoint_soon(list)  # it has ended meanwhile
+    until(lambda: store.calls != [])
+    assert store.calls == [running]
+    ledger.checkpoint_soon(lambda: [residual("c")])
+    until(lambda: len(store.calls) == 2)
+
+
+def test_what_ends_at_once_is_no_row_of_a_write(
+    accountant: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay_app.ledger.accountant.CHECKPOINT_SECONDS", 1_000.0)
+    store = ScriptedStore()
+    ledger = accountant(store)
+    ledger.checkpoint_soon(lambda: [residual()])
+    assert ledger.record([make_record()]).wait(30)
+    assert store.calls == [[make_record()]]
+    assert ledger.close(30)
+    ledger.checkpoint_soon(lambda: [residual()])
+    assert store.calls == [[make_record()]]
+
+
 def test_a_checkpoint_waits_for_a_write_it_can_join(
     accountant: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

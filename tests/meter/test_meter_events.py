@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_app.meter import names
-from relay_app.meter.events import HEAD_BYTES, looks_whole, peek
+from relay_app.meter.events import HEAD_BYTES, looks_whole, peek, peek_usual
 
 SPACES = st.text(" \t\n\r", max_size=2)
 SCALARS = (
@@ -156,6 +156,36 @@ def test_what_peek_tells_of_near_json_a_parse_confirms(text):
         return
     if told is not None:
         assert value["type"] == told
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (b'{"type":"ping"}', "ping"),
+        (b'{"type":"response.audio.delta","delta":"AAAA', "response.audio.delta"),
+        (b'{ "type":"ping"}', None),
+        (b'{"type": "ping"}', None),
+        (b'{"type":"ping" }', None),
+        (b'{"type":"unheard of"}', None),
+        (b'{"type":"ping"', None),
+        (b'{"type":"pingx', None),
+        (b'{"type":"ping","type":"error"}', None),
+        (b'{"type":"ping","t\\u0079pe":"error"}', None),
+    ],
+)
+def test_the_usual_way_to_write_a_type_is_told_and_no_other(head, told):
+    assert peek_usual(head) == told
+
+
+@settings(deadline=None, max_examples=300)
+@given(objects(), st.sampled_from(sorted(names.SERVER)), st.booleans())
+def test_what_is_told_of_the_usual_way_peek_confirms(text, name, close):
+    rest = text.strip()[1:]
+    payload = f'{{"type":"{name}"{"}" if close else ","}{rest}'.encode("utf-8", "surrogatepass")
+    told = peek_usual(payload[:HEAD_BYTES])
+    assert told in (None, name)
+    if told is not None:
+        assert peek(payload[:HEAD_BYTES]) == told
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from meter_fakes import Unparsed, event
 
 from relay_app.meter.events import HEAD_BYTES, peek_end
 from relay_app.meter.fields import AudioField, response_id, text_bytes
-from relay_app.meter.names import SERVER
-from relay_app.meter.reading import read
+from relay_app.meter.names import CLIENT, SERVER
+from relay_app.meter.reading import NEAR_BYTES, read
 
 DELTA = "response.output_audio.delta"
+APPEND = "input_audio_buffer.append"
 
 
 def size(payload, field=b"delta"):
@@ -65,6 +66,34 @@ def test_audio_among_any_other_fields_is_never_counted_short(data, others):
     text = base64.b64encode(data).decode()
     before = dict(list(others.items())[: len(others) // 2])
     assert size(encoded(before | {"delta": text} | others)) >= len(data)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(0, 900),
+    st.dictionaries(st.sampled_from(["event_id", "x", "delta"]), st.text(max_size=90)),
+    st.dictionaries(st.sampled_from(["y", "z"]), st.text(max_size=90)),
+)
+def test_the_first_128_bytes_tell_of_a_clients_audio_what_all_would(length, before, after):
+    values = {"type": APPEND, **before, "audio": audio_of(length), **after}
+    message = Unparsed(encoded(values, separators=(",", ":")))
+    name, _, near = read(message, CLIENT, near_bytes=NEAR_BYTES)
+    assert name == APPEND
+    _, _, head = read(message, CLIENT)
+    assert AudioField(b"audio").bytes_in(message, near) >= length
+    assert AudioField(b"audio").bytes_in(message, head) >= length
+    if not after:
+        assert AudioField(b"audio").bytes_in(message, near) == length
+
+
+def test_of_a_clients_audio_no_more_than_128_bytes_are_unmasked():
+    class Near(Unparsed):
+        def head(self, n, /):
+            assert n <= NEAR_BYTES
+            return self.data[:n]
+
+    message = Near(encoded({"type": APPEND, "audio": audio_of(700)}, separators=(",", ":")))
+    assert read(message, CLIENT, near_bytes=NEAR_BYTES)[0] == APPEND
 
 
 def test_escaped_slashes_and_missing_padding_are_taken():

@@ -134,6 +134,9 @@ class SlowAccountant(Accountant):
     def checkpoint(self, records: Sequence[UsageRecord]) -> None:
         self.checkpoints += records
 
+    def checkpoint_soon(self, make: Callable[[], Sequence[UsageRecord]]) -> None:
+        self.checkpoint(make())
+
 
 class QuickAccountant(SlowAccountant):
     """Everything is durable at once."""
