@@ -63,7 +63,13 @@ def export(
                 return
             count = sum(total.records for total in store.totals("key", since=begin, until=end))
             with click.progressbar(
-                records, length=count, label="records", show_pos=True, file=sys.stderr
+                records,
+                length=count,
+                label="records",
+                show_pos=True,
+                file=sys.stderr,
+                # Drawing it for each record would take longer than the records do.
+                update_min_steps=max(1, count // 500),
             ) as shown:
                 _write(shown, target, form)
 
