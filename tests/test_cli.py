@@ -17,6 +17,7 @@ from support.processes import python, ready_url, running
 from relay_app import __version__
 from relay_app.cli import main
 from relay_app.ledger.stores import open_store
+from relay_app.simulator.scenarios import SCENARIOS
 
 SETTINGS = """
 [[keys]]
@@ -75,6 +76,12 @@ def test_every_command_explains_itself(command, option):
     result = CliRunner().invoke(main, [*command, option])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_simulate_names_what_can_go_wrong():
+    said = " ".join(CliRunner().invoke(main, ["simulate", "--help"]).output.split())
+    for name in SCENARIOS:
+        assert name in said
 
 
 def test_the_version_is_the_packages():
