@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import click
 
-from relay_app.commands.ledger import opened_ledger
+from relay_app.commands.ledger import opened_ledger, opened_records
 from relay_app.commands.options import (
+    check_output,
     config_option,
     moment,
     one_line_errors,
@@ -55,8 +56,11 @@ def export(
 
     with one_line_errors(StoreError):
         begin, end = moment(since), moment(until)
-        with opened_ledger(read_settings(config, "store")) as store, _target(output) as target:
-            records = store.records(since=begin, until=end)
+        with (
+            opened_ledger(read_settings(config, "store")) as store,
+            _target(output) as target,
+            opened_records(store, since=begin, until=end) as records,
+        ):
             # On one terminal the bar and the records would spoil each other.
             if not sys.stderr.isatty() or (output is None and sys.stdout.isatty()):
                 _write(records, target, form)
@@ -93,5 +97,6 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         with whole_file(output) as file:
             yield file
     else:
+        check_output()
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()  # here, where click is quiet about a reader who has left

@@ -23,7 +23,7 @@ __all__ = ["simulate"]
     "--speed",
     default=1.0,
     show_default=True,
-    help="1 is a provider's pace: audio comes ten times as fast as it is heard. 0 waits for nothing.",
+    help="1 is a provider's: audio comes ten times as fast as it is heard. 0 waits for nothing.",
 )
 @click.option("--api-key", help="Demand this key; any is taken by default.")
 def simulate(

@@ -116,7 +116,8 @@ def test_an_unknown_key_names_those_there_are():
 @pytest.mark.parametrize(
     "text",
     [
-        '[[keys]]\nkey = "planted"\n[[upstreams]]\napi_keys = ["planted"]\n[prices]\nfile = "planted"',
+        '[[keys]]\nkey = "planted"\n[[upstreams]]\napi_keys = ["planted"]',
+        '[auth]\nmode = "planted"\n[prices]\nfile = "planted"',
         'key = "planted"\nprices = ["planted"]',
         row('api_key = "planted"'),
     ],
