@@ -1,5 +1,10 @@
 """The command ``relay-app``: its commands, gathered from ``relay_app.commands``."""
 
+import errno
+import sys
+from contextlib import suppress
+from typing import Any
+
 import click
 
 from relay_app import __version__
@@ -15,7 +20,26 @@ from relay_app.commands.usage import usage
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Ends what the system has refused, like a write to a full disk, in one line too.
+
+    A reader who has left is left to click, which is quiet about it.
+    """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            why = error.strerror or str(error) or type(error).__name__
+            place = f"{error.filename}: " if error.filename else ""
+            with suppress(OSError):  # standard error may be what is full
+                click.echo(f"Error: {place}{why}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="relay-app")
 def main() -> None:
     """A relay for the OpenAI Realtime WebSocket API that meters and settles usage."""

@@ -416,7 +416,7 @@ class _Reader:
             server=self._section(Server, "server", self._table(document, "server")),
             auth=self._section(Auth, "auth", self._table(document, "auth")),
             keys=tuple(
-                self._section(Key, f"keys[{i}]", self._hashed(f"keys[{i}]", table))
+                self._key(f"keys[{i}]", table)
                 for i, table in enumerate(self._tables(document, "keys"))
             ),
             upstreams=tuple(
@@ -457,6 +457,14 @@ class _Reader:
             if needed and name not in values:
                 raise SettingsError(f"{self._source}: {place}.{name} is missing")
         return kind(**values)
+
+    def _key(self, place: str, table: dict[str, Any]) -> Key:
+        key: Key = self._section(Key, place, self._hashed(place, table))
+        if "budget_period" in table and key.budget_usd is None:
+            raise SettingsError(
+                f"{self._source}: {place}.budget_period is of a budget: give it budget_usd too"
+            )
+        return key
 
     def _checked(self, place: str, value: Any, check: Check) -> Any:
         read = self._from_environment(place, value)

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from support.processes import python, ready_url, running
 
 from relay_app import __version__
 from relay_app.cli import main
+from relay_app.commands.ledger import opened_records
 from relay_app.ledger.stores import open_store
+from relay_app.simulator.scenarios import SCENARIOS
 
 SETTINGS = """
 [[keys]]
@@ -75,6 +78,12 @@ def test_every_command_explains_itself(command, option):
     result = CliRunner().invoke(main, [*command, option])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_simulate_names_what_can_go_wrong():
+    said = " ".join(CliRunner().invoke(main, ["simulate", "--help"]).output.split())
+    for name in SCENARIOS:
+        assert name in said
 
 
 def test_the_version_is_the_packages():
@@ -333,6 +342,37 @@ def test_a_store_in_memory_has_nothing_to_show_to_others(config):
     config.write_text(SETTINGS.replace("sqlite:///relay.db", "memory://"))
     said = complaint(relay_app("usage", "--config", config))
     assert "memory:// is known to the running relay alone" in said
+
+
+@pytest.mark.parametrize(
+    "command", [["usage"], ["usage", "--records"], ["export"], ["keys", "list"], ["reconcile"]]
+)
+def test_an_output_that_is_full_is_one_line(ledger, command):
+    line = [*python("-m", "relay_app.cli"), *command, "--config", str(ledger)]
+    done = run("bash", "-c", f"{shlex.join(map(str, line))} > /dev/full")
+    assert complaint(done) == "No space left on device"
+
+
+def test_an_export_to_an_output_that_is_closed_is_one_line(ledger):
+    line = [*python("-m", "relay_app.cli"), "export", "--config", str(ledger)]
+    done = run("bash", "-c", f"{shlex.join(map(str, line))} >&-")
+    assert complaint(done) == "standard output is closed"
+
+
+def interrupted(store):
+    try:
+        with opened_records(store, since=None, until=None) as found:
+            next(found)
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        return found
+
+
+def test_whatever_ends_a_reading_ends_the_view_that_it_read(ledger):
+    store = open_store(f"sqlite:///{ledger.parent}/relay.db")
+    found = interrupted(store)
+    assert list(found) == []
+    store.close()
 
 
 def test_a_reader_that_leaves_early_is_no_error(ledger):

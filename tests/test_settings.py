@@ -115,6 +115,10 @@ def test_a_setting_that_cannot_be_used_is_named(text, said):
         (key(f'key = "{SECRET}"\nbudget_usd = "0.0000001"'), "of at most 6 decimals"),
         (key(f'key = "{SECRET}"\nbudget_usd = "-1"'), "expected an amount in USD"),
         (key(f'key = "{SECRET}"\nbudget_period = "week"'), 'expected "day" or "month" or "total"'),
+        (
+            key(f'key = "{SECRET}"\nbudget_period = "day"'),
+            "keys[0].budget_period is of a budget: give it budget_usd too",
+        ),
         (key(f'key = "{SECRET}"\nmax_sessions = 0'), "expected a whole number of sessions"),
         (key(f'key = "{SECRET}"\nmax_tokens_per_minute = 0'), "a whole number of tokens"),
         (key(f'key = "{SECRET}"\nmodel = "x"'), "expected one of name, key_sha256, models,"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import click
 
-from relay_app.commands.ledger import opened_ledger
+from relay_app.commands.ledger import opened_ledger, opened_records
 from relay_app.commands.options import (
+    check_output,
     config_option,
     moment,
     one_line_errors,
@@ -55,15 +56,24 @@ def export(
 
     with one_line_errors(StoreError):
         begin, end = moment(since), moment(until)
-        with opened_ledger(read_settings(config, "store")) as store, _target(output) as target:
-            records = store.records(since=begin, until=end)
+        with (
+            opened_ledger(read_settings(config, "store")) as store,
+            _target(output) as target,
+            opened_records(store, since=begin, until=end) as records,
+        ):
             # On one terminal the bar and the records would spoil each other.
             if not sys.stderr.isatty() or (output is None and sys.stdout.isatty()):
                 _write(records, target, form)
                 return
             count = sum(total.records for total in store.totals("key", since=begin, until=end))
             with click.progressbar(
-                records, length=count, label="records", show_pos=True, file=sys.stderr
+                records,
+                length=count,
+                label="records",
+                show_pos=True,
+                file=sys.stderr,
+                # Drawing it for each record would take longer than the records do.
+                update_min_steps=max(1, count // 500),
             ) as shown:
                 _write(shown, target, form)
 
@@ -87,5 +97,6 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         with whole_file(output) as file:
             yield file
     else:
+        check_output()
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()  # here, where click is quiet about a reader who has left

@@ -4,7 +4,7 @@ The rule: looking never creates. A ledger that is not there is an error that nam
 for nearly always the settings name another one than was meant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +13,9 @@ from relay_app.settings import Settings, SettingsError
 
 if TYPE_CHECKING:  # the stores bring SQLAlchemy along
     from relay_app.ledger.stores.base import Store
+    from relay_app.meter.usage import UsageRecord
 
-__all__ = ["opened_ledger"]
+__all__ = ["opened_ledger", "opened_records"]
 
 
 @contextmanager
@@ -43,3 +44,16 @@ def opened_ledger(settings: Settings, *, create: bool = False) -> Iterator["Stor
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def opened_records(
+    store: "Store", *, since: float | None, until: float | None
+) -> Iterator["Iterator[UsageRecord]"]:
+    """``store.records()``, let go of before the store is closed, whatever ends the reading."""
+    records = store.records(since=since, until=until)
+    try:
+        yield records
+    finally:
+        if isinstance(records, Generator):  # what else may be an iterator need not be closed
+            records.close()

@@ -1,9 +1,11 @@
 """What several commands take, and how each of them fails: in one line.
 
 The rule: a value that a person mistyped is an error of one line and exit status 1, wherever it is
-noticed; everything else is a bug and keeps its traceback.
+noticed; so is what the system refuses, see ``relay_app.cli``. Everything else is a bug and keeps
+its traceback.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +16,14 @@ import click
 
 from relay_app.settings import CONFIG_VARIABLE, Settings
 
-__all__ = ["config_option", "moment", "one_line_errors", "read_settings", "span_options"]
+__all__ = [
+    "check_output",
+    "config_option",
+    "moment",
+    "one_line_errors",
+    "read_settings",
+    "span_options",
+]
 
 config_option = click.option(
     "--config",
@@ -52,6 +61,12 @@ def moment(text: str | None) -> float | None:
     except ValueError:
         raise ValueError(f"{text!r} is no date or time in ISO 8601, like 2026-01-31") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def check_output() -> None:
+    """Raises ValueError if standard output is closed, where click would drop what is written."""
+    if sys.stdout is None:
+        raise ValueError("standard output is closed")
 
 
 @contextmanager

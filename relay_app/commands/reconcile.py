@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from relay_app.commands.ledger import opened_ledger
+from relay_app.commands.ledger import opened_ledger, opened_records
 from relay_app.commands.options import (
     config_option,
     moment,
@@ -27,7 +27,10 @@ def reconcile(config: Path | None, since: str | None, until: str | None, as_json
 
     with one_line_errors(StoreError):
         begin, end = moment(since), moment(until)
-        with opened_ledger(read_settings(config, "store")) as store:
-            report = reconciliation.reconcile(store.records(since=begin, until=end))
-            text = reconciliation.as_json if as_json else reconciliation.as_text
-            click.echo(text(report))
+        with (
+            opened_ledger(read_settings(config, "store")) as store,
+            opened_records(store, since=begin, until=end) as records,
+        ):
+            report = reconciliation.reconcile(records)
+        text = reconciliation.as_json if as_json else reconciliation.as_text
+        click.echo(text(report))

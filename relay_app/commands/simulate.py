@@ -11,14 +11,19 @@ __all__ = ["simulate"]
 
 @click.command()
 @click.option("--bind", default="127.0.0.1:9000", show_default=True, metavar="HOST:PORT")
-@click.option("--scenario", help="What goes wrong; nothing by default.")
+@click.option(
+    "--scenario", help="What goes wrong: refuse-401, refuse-429; normal, nothing, by default."
+)
 @click.option(
     "--transcript",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Play this recorded session instead of improvising one.",
 )
 @click.option(
-    "--speed", default=1.0, show_default=True, help="Times real pace; 0 waits for nothing."
+    "--speed",
+    default=1.0,
+    show_default=True,
+    help="1 is a provider's: audio comes ten times as fast as it is heard. 0 waits for nothing.",
 )
 @click.option("--api-key", help="Demand this key; any is taken by default.")
 def simulate(

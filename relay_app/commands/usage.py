@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from relay_app.commands.ledger import opened_ledger
+from relay_app.commands.ledger import opened_ledger, opened_records
 from relay_app.commands.options import (
     config_option,
     moment,
@@ -53,8 +53,10 @@ def usage(
                 if as_csv:
                     line = usage_csv.record_csv
                     click.echo(usage_csv.record_head() + usage_csv.LINE_END, nl=False)
-                for record in store.records(since=begin, until=end):
-                    click.echo(line(record) + (usage_csv.LINE_END if as_csv else "\n"), nl=False)
+                line_end = usage_csv.LINE_END if as_csv else "\n"
+                with opened_records(store, since=begin, until=end) as found:
+                    for record in found:
+                        click.echo(line(record) + line_end, nl=False)
                 return
             totals = store.totals(by, since=begin, until=end)
         if as_csv:

@@ -3,7 +3,8 @@
 The rule: who is asked about a key answers from memory. The store is read every few seconds, and
 at once for a key nobody knows; but never twice at a time, nor more than once a second, nor for
 more than a twentieth of the time, however many wrong keys come. A store that is down leaves what
-was known: keys go on to work, and revoked ones stop when it is back.
+was known: keys go on to work, revoked ones stop when it is back, and nobody is told that his key
+is wrong, for it may be new.
 """
 
 import logging
@@ -105,12 +106,11 @@ class StoredKeys:
     def find(self, digest: str) -> Key | None:
         """The key with this SHA-256, in lower case; waits for the store if it is a new one.
 
-        Raises RelayFault 503 if the key is unknown because the store was never read.
+        Raises RelayFault 503 if nobody knows the key and the store does not say either: it may
+        have been made since the last reading that succeeded.
         """
         self.start()
-        if digest not in self._keys:
-            self._ask()
-        if digest not in self._keys and self._read_at is None:
+        if digest not in self._keys and not self._ask() and digest not in self._keys:
             raise RelayFault(
                 "This relay cannot look up keys at the moment. Try again later.",
                 code="keys_unavailable",
@@ -126,17 +126,26 @@ class StoredKeys:
         """The key of this name, as it is now."""
         return self._names.get(name)
 
-    def _ask(self) -> None:
-        """Wait for what the store says from now on, unless too many do, or it hangs."""
-        hangs = self._reading and self._clock() - self._began_at > WAIT_SECONDS
-        if hangs or self._waiting >= MAX_WAITING:
-            return
+    def _ask(self) -> bool:
+        """Wait for what the store says from now on, unless too many do, or it hangs.
+
+        Whether what is known now is what the store says, or said a moment ago.
+        """
+        if self._reading and self._clock() - self._began_at > WAIT_SECONDS:
+            return False
+        if self._waiting >= MAX_WAITING:
+            return self._answers
         self._waiting += 1
         try:
             self._wanted.set()
-            self._next.wait(WAIT_SECONDS)
+            return self._next.wait(WAIT_SECONDS) and self._answers
         finally:
             self._waiting -= 1
+
+    @property
+    def _answers(self) -> bool:
+        """Whether the last reading succeeded."""
+        return self._read_at is not None and self._error is None
 
     def _read_forever(self) -> None:
         while True:

@@ -2,7 +2,8 @@
 
 The rules: rates are read as decimals and never pass through a float; what a row does not say is
 not known; a row says where its prices come from and when they were read there. Nothing is opened
-here: the text comes in, and errors come out as lines that name file, row, key and value.
+here: the text comes in, and errors come out as lines that name file, row, key and, where the key
+is one of a price, value.
 
     [[prices]]
     model = "gpt-realtime"                      # at most one * in a name
@@ -90,12 +91,12 @@ class _Reader:
         self._owners: dict[str, str] = {}
 
     def read(self, document: dict[str, Any]) -> None:
-        for name, value in document.items():
+        for name in document:
             if name != "prices":
-                self._wrong(_key(name), value, "only [[prices]]")
+                self._strange(_key(name), "only [[prices]]")
         rows = document.get("prices", [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            self._wrong("prices", rows, "a list of tables, [[prices]]")
+            self._strange("prices", "a list of tables, [[prices]]")
             return
         if not rows:
             self.warnings.append(f"{self._source}: no [[prices]] in it")
@@ -104,9 +105,9 @@ class _Reader:
 
     def _row(self, place: str, row: dict[str, Any]) -> None:
         before = len(self.errors)
-        for key, value in row.items():
+        for key in row:
             if key not in _KEYS:
-                self._wrong(f"{place}.{_key(key)}", value, "one of " + ", ".join(_KEYS))
+                self._strange(f"{place}.{_key(key)}", "one of " + ", ".join(_KEYS))
         for key in ("model", "source", "date"):
             if key not in row:
                 self.errors.append(f"{self._source}: {place}.{key} is missing")
@@ -183,6 +184,10 @@ class _Reader:
 
     def _odd(self, place: str, price: Price, text: str) -> None:
         self.warnings.append(f"{self._source}: {place} ({price.model}): {text}")
+
+    def _strange(self, place: str, accepted: str) -> None:
+        """Without the value: the file may be another one, with secrets in it."""
+        self.errors.append(f"{self._source}: {place}: expected {accepted}")
 
     def _wrong(self, place: str, value: Any, accepted: str) -> None:
         self.errors.append(f"{self._source}: {place} = {_shown(value)}: expected {accepted}")

@@ -43,7 +43,8 @@ class Simulator:
 
     ``scenario``    what goes wrong, see ``scenarios``; ``?scenario=`` overrides it
     ``transcript``  a recording to play to every session instead of holding a conversation
-    ``speed``       how much faster than the real provider it answers; 0 or infinity: at once
+    ``speed``       how much faster than the real provider it answers, whose audio comes ten
+                    times as fast as it is heard; 0 or infinity: at once
     ``api_key``     the key to demand; None lets everybody in
     ``models``      the models that exist; None for any
 

@@ -117,6 +117,22 @@ def test_only_so_many_wait_for_the_store(store, keys, monkeypatch):
     until(lambda: sum(greenlet.ready() for greenlet in asking) == 7)
     store.gate.set()
     gevent.joinall(asking, timeout=SECONDS, raise_error=True)
+    assert [greenlet.value for greenlet in asking] == [None] * 10
+
+
+def test_when_too_many_wait_for_a_store_that_is_down_none_is_called_wrong(store, keys, monkeypatch):
+    keys.find(digest("none"))
+    store.error = StoreError("down")
+    assert_not_told(keys, "new")
+    monkeypatch.setattr(stored_keys, "MAX_WAITING", 0)
+    assert_not_told(keys, "new")
+
+
+def assert_not_told(keys: StoredKeys, name: str) -> None:
+    with pytest.raises(RelayFault) as caught:
+        keys.find(digest(name))
+    assert (caught.value.status, caught.value.code) == (503, "keys_unavailable")
+    assert caught.value.headers == {"Retry-After": "5"}
 
 
 def test_a_store_that_hangs_is_not_waited_for_by_everybody(store, keys, monkeypatch):
@@ -124,10 +140,10 @@ def test_a_store_that_hangs_is_not_waited_for_by_everybody(store, keys, monkeypa
     store.add("a")
     keys.find(digest("a"))
     store.gate.clear()
-    assert keys.find(digest("wrong")) is None  # waited until its patience was over
+    assert_not_told(keys, "new")  # waited until its patience was over
     until(lambda: keys._reading and time.monotonic() - keys._began_at > 0.05)
     monkeypatch.setattr(keys, "_wanted", None)  # whoever waited now would fall over this
-    assert keys.find(digest("wrong")) is None
+    assert_not_told(keys, "new")
     assert keys.find(digest("a")).name == "a"
     monkeypatch.undo()
 
@@ -151,8 +167,8 @@ def test_a_store_that_is_down_leaves_what_was_known(store, keys, caplog):
     store.add("a")
     assert keys.find(digest("a")).name == "a"
     store.error = StoreError("no such host postgres://user:hunter2@db/relay")
-    assert keys.find(digest("b")) is None  # made it ask again
-    assert keys.find(digest("c")) is None
+    assert_not_told(keys, "b")  # made it ask again
+    assert_not_told(keys, "c")
     assert keys.find(digest("a")).name == "a"
     assert keys.has("a")
     assert keys.failures >= 2
@@ -170,9 +186,7 @@ def test_a_store_that_is_down_leaves_what_was_known(store, keys, caplog):
 
 def test_nobody_is_called_unknown_before_the_store_was_read_once(store, keys):
     store.error = StoreError("down")
-    with pytest.raises(RelayFault) as caught:
-        keys.find(digest("a"))
-    assert (caught.value.status, caught.value.code) == (503, "keys_unavailable")
+    assert_not_told(keys, "a")
     assert "none is known" in keys.warning
 
 

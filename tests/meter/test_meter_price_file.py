@@ -90,9 +90,9 @@ def test_a_rate_that_is_none_is_refused(rate):
         (row(input_text=""),
          "prices[0] has no rate; one of input_text, cached_text, input_audio, cached_audio, "
          "input_image, cached_image, output_text, output_audio, transcription_minute"),
-        ("[[price]]\n", "price = [{}]: expected only [[prices]]"),
-        ("[prices]\n", "prices = {}: expected a list of tables, [[prices]]"),
-        ("prices = [1]\n", "prices = [1]: expected a list of tables, [[prices]]"),
+        ("[[price]]\n", "price: expected only [[prices]]"),
+        ("[prices]\n", "prices: expected a list of tables, [[prices]]"),
+        ("prices = [1]\n", "prices: expected a list of tables, [[prices]]"),
         ("[[prices]", "not TOML: Expected ']]' at the end of an array declaration"),
         ("a = " + "[" * 5000, "not TOML: too deep"),
         ("a = " + "9" * 5000, "not TOML: Exceeds the limit"),
@@ -110,7 +110,22 @@ def test_what_is_wrong_is_said_with_its_place(text, error):
 
 def test_an_unknown_key_names_those_there_are():
     (error,) = read_prices(row("text_in = 4"), "f").errors
-    assert error.startswith("f: prices[0].text_in = 4: expected one of model, names, source, date,")
+    assert error.startswith("f: prices[0].text_in: expected one of model, names, source, date,")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[keys]]\nkey = "planted"\n[[upstreams]]\napi_keys = ["planted"]',
+        '[auth]\nmode = "planted"\n[prices]\nfile = "planted"',
+        'key = "planted"\nprices = ["planted"]',
+        row('api_key = "planted"'),
+    ],
+)
+def test_a_file_of_something_else_keeps_its_secrets(text):
+    found = read_prices(text, "relay.toml")
+    assert found.errors
+    assert "planted" not in str(found)
 
 
 def test_one_look_finds_every_error_and_no_row_of_a_bad_file_is_used():
