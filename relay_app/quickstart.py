@@ -67,7 +67,7 @@ c.response.create(response={{'output_modalities': ['text']}}); \
 print(next(e.text for e in c if e.type == 'response.output_text.done')); c.close()"
 
 What it used:
-  {relay_app} usage --config {config} --by session
+  {relay_app} usage --config {config} --by model
 
 Stop with Ctrl-C.
 """
@@ -130,9 +130,13 @@ def _written(folder: Path, key: str, upstream: dict[str, str]) -> Path:
 
 
 def _lines(url: str, key: str, config: Path, upstream: str) -> str:
-    python = shlex.quote(sys.executable)
-    # Found by its name only in an environment that is activated.
-    relay_app = "relay-app" if shutil.which("relay-app") else f"{python} -m relay_app.cli"
+    python = shlex.quote(_shown(Path(sys.executable)))
+    beside = Path(sys.executable).with_name("relay-app")
+    relay_app = f"{python} -m relay_app.cli"
+    if shutil.which("relay-app"):  # only in an environment that is activated
+        relay_app = "relay-app"
+    elif beside.is_file():
+        relay_app = shlex.quote(_shown(beside))
     return _LINES.format(
         http=f"{url}/v1",
         ws=f"{url.replace('http', 'ws', 1)}/v1",
@@ -144,6 +148,12 @@ def _lines(url: str, key: str, config: Path, upstream: str) -> str:
         relay_app=relay_app,
         config=shlex.quote(str(config)),
     )
+
+
+def _shown(program: Path) -> str:
+    """As one would type it here."""
+    here = Path.cwd()
+    return str(program.relative_to(here) if program.is_relative_to(here) else program)
 
 
 def _start(processes: list["subprocess.Popen[str]"], *arguments: str) -> "subprocess.Popen[str]":

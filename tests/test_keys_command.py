@@ -5,12 +5,14 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +20,10 @@ from click.testing import CliRunner, Result
 from support.ledgers import usage_record
 
 from relay_app.cli import main
+from relay_app.commands import keys as keys_module
 from relay_app.commands.keys import CHANGE_TRIES
 from relay_app.ledger.stores import open_store
+from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.sql import SQLStore
 
@@ -131,7 +135,7 @@ def test_what_cannot_be_is_said_in_one_line_and_makes_nothing(config, arguments,
 def test_a_name_is_given_once(config, revoked):
     made(config, "a")
     if revoked:
-        keys(config, "revoke", "a")
+        keys(config, "revoke", "a", "--yes")
     before = stored(config)
     assert "there is a key a already, or was" in complaint(keys(config, "create", "a"))
     assert stored(config) == before
@@ -155,13 +159,60 @@ def test_looking_makes_no_ledger(config, command):
     assert said.startswith(f"no ledger there yet: {config.parent}/relay.db; ")
 
 
+def create_in_a_shell(config: Path, redirection: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "relay_app.cli", "keys", "create", "a", "--config"]
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{shlex.join([*command, str(config)])} {redirection}"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"), [("> /dev/full", "No space left on device"), ("| true", "Broken pipe")]
+)
+def test_a_key_that_nobody_could_see_is_revoked(config, redirection, why):
+    done = create_in_a_shell(config, redirection)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"Error: the key could not be printed ({why}) and is revoked: choose another name for the "
+        "next\n",
+    )
+    assert stored(config)["a"].revoked_at is not None
+
+
+def test_a_key_that_nobody_could_see_and_that_cannot_be_revoked_is_named(config, monkeypatch):
+    store = type(open_store(f"sqlite:///{config.parent}/relay.db"))
+    put_key = store.put_key
+
+    def fail_to_revoke(self, key, *more, **options) -> None:
+        if key.revoked_at is not None:
+            raise StoreError("the disk is full")
+        put_key(self, key, *more, **options)
+
+    def fail(message: str, **options) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "put_key", fail_to_revoke)
+    with monkeypatch.context() as broken:
+        broken.setattr(keys_module, "click", SimpleNamespace(echo=fail))
+        said = complaint(keys(config, "create", "a"))
+    assert said.endswith("nor revoked (the disk is full): relay-app keys revoke a, then choose "
+                         "another name")  # fmt: skip
+
+
+def test_without_an_output_no_key_is_made(config):
+    done = create_in_a_shell(config, ">&-")
+    assert (done.returncode, done.stderr) == (1, "Error: standard output is closed\n")
+    assert not (config.parent / "relay.db").exists()
+
+
 # -- list ---------------------------------------------------------------------------------------
 
 
 def test_the_list_shows_whose_keys_there_are_and_no_digest(config):
     secret = made(config, "team-c", "--budget-usd", "5", "--budget-period", "day")
     made(config, "team-b", "--max-sessions", "2")
-    keys(config, "revoke", "team-b")
+    keys(config, "revoke", "team-b", "--yes")
     table = keys(config, "list").output
     rows = [line.split() for line in table.splitlines()]
     assert [row[:4] for row in rows[1:]] == [
@@ -201,7 +252,7 @@ def test_no_keys_are_said_to_be_none(config):
 
 def test_a_revoked_key_is_kept_and_opens_nothing(config):
     made(config, "a")
-    result = keys(config, "revoke", "a")
+    result = keys(config, "revoke", "a", "--yes")
     assert result.output == (
         "a is revoked: no new sessions, and open ones end within 30 seconds.\n"
     )
@@ -238,6 +289,23 @@ def test_a_terminal_is_asked_first(config, options, answer, revoked):
     assert done.returncode == (0 if revoked else 1)
 
 
+@pytest.mark.parametrize(("answer", "revoked"), [("y\n", True), ("n\n", False)])
+def test_a_script_may_answer_too(config, answer, revoked):
+    made(config, "a")
+    assert keys(config, "revoke", "a", input=answer).exit_code == (0 if revoked else 1)
+    assert (stored(config)["a"].revoked_at is not None) == revoked
+
+
+def test_where_nobody_answers_nothing_is_revoked(config):
+    made(config, "a")
+    result = keys(config, "revoke", "a")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        "\nError: nobody answers on standard input: --yes revokes without asking\n"
+    )
+    assert stored(config)["a"].revoked_at is None
+
+
 # -- budget -------------------------------------------------------------------------------------
 
 
@@ -255,6 +323,26 @@ def test_limits_are_shown_before_and_after_with_what_was_used(config):
     assert after.strip().startswith("budget 2.50 USD a day, sessions 3, tokens a minute -  within")
     assert re.fullmatch(r"   used 0\.50* USD since \d{4}-\d\d-\d\d, in 1 record", used)
     assert stored(config)["a"].key.budget_usd == Decimal("2.50")
+
+
+def test_the_first_limits_of_a_key_are_not_said_to_hold_for_open_sessions(config):
+    made(config, "a")
+    said = keys(config, "budget", "a", "--usd", "1").output
+    assert "but not for open sessions, which began without limits: revoking the key ends" in said
+    assert keys(config, "budget", "a", "--usd", "2").output.count("for open sessions too") == 1
+
+
+def test_a_key_of_the_file_is_shown_too(config):
+    config.write_text(
+        SETTINGS.replace("[[upst", 'budget_usd = "5"\nbudget_period = "day"\n[[upst', 1)
+    )
+    store = open_store(f"sqlite:///{config.parent}/relay.db")
+    store.write([usage_record("r1", key="of-the-file", ended_at=time.time())])
+    store.close()
+    limits, used = keys(config, "budget", "of-the-file").output.splitlines()
+    assert limits == "of-the-file: budget 5 USD a day, sessions -, tokens a minute -"
+    assert re.fullmatch(r"  +used 0\.50* USD since \d{4}-\d\d-\d\d, in 1 record", used)
+    assert "change it there" in complaint(keys(config, "budget", "of-the-file", "--none"))
 
 
 def test_limits_can_be_taken_away(config):
@@ -319,7 +407,7 @@ def test_of_two_who_make_a_name_at_once_one_gets_a_key_and_one_is_told(config, m
 
 def test_a_budget_never_brings_a_revoked_key_back(config, meanwhile):
     made(config, "a", "--budget-usd", "1")
-    meanwhile(lambda: keys(config, "revoke", "a"))
+    meanwhile(lambda: keys(config, "revoke", "a", "--yes"))
     assert complaint(keys(config, "budget", "a", "--usd", "5")) == "a is revoked already"
     found = stored(config)["a"]
     assert (found.revoked_at is None, found.key.budget_usd) == (False, Decimal(1))
@@ -341,7 +429,7 @@ def test_a_key_is_revoked_whatever_others_change_and_as_they_changed_it(config, 
         lambda: keys(config, "budget", "a", "--usd", "5"),
         lambda: keys(config, "budget", "a", "--max-sessions", "3"),
     )
-    assert "a is revoked: " in keys(config, "revoke", "a").output
+    assert "a is revoked: " in keys(config, "revoke", "a", "--yes").output
     found = stored(config)["a"]
     assert found.revoked_at is not None
     assert (found.key.budget_usd, found.key.max_sessions) == (Decimal(5), 3)

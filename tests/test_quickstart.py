@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 from support.processes import Process, python
 
+from relay_app import quickstart as quickstart_module
 from relay_app.settings import Settings
 
 
@@ -81,6 +82,10 @@ def pasted(output: str, start: str) -> str:
     return "\n".join(lines[first:end])
 
 
+def usage_line(output: str) -> str:
+    return next(line.strip() for line in output.splitlines() if " usage --config " in line)
+
+
 def test_every_line_it_prints_works(quickstart, tmp_path):
     output = quickstart.output
     assert re.search(r"relay_app relays http://127.0.0.1:\d+/v1 to its simulator\.", output)
@@ -89,9 +94,9 @@ def test_every_line_it_prints_works(quickstart, tmp_path):
     assert '"type":"session.created"' in answer
     said = paste(pasted(output, sys.executable), tmp_path)
     assert said.strip()
-    line = pasted(output, f"{sys.executable} -m relay_app.cli usage")
+    line = usage_line(output)
     table = paste(line, tmp_path)
-    assert table.splitlines()[0].startswith("session")
+    assert table.splitlines()[0].startswith("model")
     totals = json.loads(paste(f"{line} --json", tmp_path))["totals"]
     assert sum(total["records"] for total in totals) == 1
     assert sum(total["output_text_tokens"] for total in totals) > 0
@@ -157,8 +162,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 def test_a_folder_with_a_space_in_its_name_is_quoted(tmp_path):
     process = start(tmp_path, "--folder", "my folder")
     try:
-        process.wait_for("Stop with Ctrl-C.")
-        line = pasted(process.output, f"{sys.executable} -m relay_app.cli usage")
+        wait_for_all(process)  # the ledger is made by the worker
+        line = usage_line(process.output)
         assert paste(line, tmp_path) == "no usage recorded\n"
     finally:
         process.stop()
@@ -175,3 +180,24 @@ def test_with_a_key_of_openai_it_relays_to_openai(tmp_path):
         assert "sk-not-a-key-0000" not in config + process.output
     finally:
         process.stop()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["python", "relay-app"], ".venv/bin/relay-app usage"),
+        (["python"], ".venv/bin/python -m relay_app.cli usage"),
+    ],
+)
+def test_what_is_below_this_folder_is_shown_as_one_would_type_it(
+    tmp_path, monkeypatch, files, said
+):
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in files:
+        (programs / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    lines = quickstart_module._lines("http://x", "k", Path("c"), "openai")
+    assert usage_line(lines) == f"{said} --config c --by model"

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay_app.commands.ledger import opened_ledger
-from relay_app.commands.options import config_option, one_line_errors, read_settings
+from relay_app.commands.options import (
+    check_output,
+    config_option,
+    one_line_errors,
+    read_settings,
+)
 from relay_app.settings import Key, Settings
 
 if TYPE_CHECKING:
@@ -55,6 +60,7 @@ def create(config: Path | None, name: str, models: Sequence[str], **limits: Any)
     from relay_app.ledger.stores.keys import StoredKey
 
     with one_line_errors(StoreError):
+        check_output()
         settings = _settings(config)
         if settings.auth.mode != "keys":
             raise ValueError(
@@ -79,11 +85,11 @@ def create(config: Path | None, name: str, models: Sequence[str], **limits: Any)
                 store.put_key(made, instead_of=None)
             except KeyChanged:
                 raise ValueError(f"somebody else has just made a key {name}") from None
+            _show(secret, store, made)
     click.echo(
         f"The key of {name}, shown this once. Relays that run know it when it is first used.",
         err=True,
     )
-    click.echo(secret)
 
 
 @keys.command("list")
@@ -104,7 +110,7 @@ def list_(config: Path | None, as_json: bool) -> None:
 @keys.command("revoke")
 @config_option
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.option("--yes", is_flag=True, help="Ask nothing; else standard input has to say y.")
 def revoke(config: Path | None, name: str, yes: bool) -> None:
     """Let the key called NAME open nothing any more. Its records stay, and so does its name."""
     from relay_app.ledger.stores.base import StoreError
@@ -114,8 +120,8 @@ def revoke(config: Path | None, name: str, yes: bool) -> None:
         _refuse_names_of(settings, name, "remove it there, then restart or reload the relay")
         with opened_ledger(settings) as store:
             _usable(store, name)
-            if not yes and sys.stdin.isatty():
-                click.confirm(f"Revoke {name}, and end its sessions?", abort=True, err=True)
+            if not yes:
+                _confirm(f"Revoke {name}, and end its sessions?")
             _change(store, name, lambda stored: replace(stored, revoked_at=time.time()))
     click.echo(f"{name} is revoked: no new sessions, and open ones end within 30 seconds.")
 
@@ -147,8 +153,13 @@ def budget(
                 "--none takes the budget away: it goes with neither --usd nor --period"
             )
         settings = _settings(config)
-        _refuse_names_of(settings, name, "change it there, then restart or reload the relay")
+        asked = no_budget or _given(usd=usd, period=period, sessions=sessions, tokens=tokens)
+        if asked:
+            _refuse_names_of(settings, name, "change it there, then restart or reload the relay")
         with opened_ledger(settings) as store:
+            if (of_file := _of_file(settings, name)) is not None:
+                _tell(name, [limits_text(of_file), _spent(store, of_file)])
+                return
 
             def limited(stored: "StoredKey") -> "StoredKey":
                 key = stored.key.changed(**_given(budget_usd=usd, budget_period=period))
@@ -161,10 +172,10 @@ def budget(
 
             stored, key = _change(store, name, limited)
             spent = _spent(store, key)
-    click.echo(f"{name}: {limits_text(stored.key)}")
+    lines = [limits_text(stored.key), spent]
     if key != stored.key:
-        click.echo(f"{' ' * len(name)}  {limits_text(key)}  within seconds, for open sessions too")
-    click.echo(f"{' ' * len(name)}  {spent}")
+        lines.insert(1, f"{limits_text(key)}  within seconds, {_whose(stored.key)}")
+    _tell(name, lines)
 
 
 def _settings(config: Path | None) -> Settings:
@@ -173,8 +184,66 @@ def _settings(config: Path | None) -> Settings:
 
 def _refuse_names_of(settings: Settings, name: str, advice: str = "choose another name") -> None:
     """Raises ValueError if ``name`` is one of the settings file."""
-    if any(key.name == name for key in settings.keys):
+    if _of_file(settings, name) is not None:
         raise ValueError(f"{settings.source} has the key {name}: {advice}")
+
+
+def _of_file(settings: Settings, name: str) -> Key | None:
+    return next((key for key in settings.keys if key.name == name), None)
+
+
+def _show(secret: str, store: "Store", made: "StoredKey") -> None:
+    """Print the key that was just made. If nobody can have seen it, it is not to stay."""
+    from relay_app.ledger.stores.base import StoreError
+
+    name = made.key.name
+    try:
+        click.echo(secret)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    else:
+        return
+    try:
+        store.put_key(replace(made, revoked_at=time.time()), instead_of=made)
+    except (StoreError, ValueError) as error:
+        raise ValueError(
+            f"the key could not be printed ({why}), nor revoked ({error}): "
+            f"relay-app keys revoke {name}, then choose another name"
+        ) from None
+    raise ValueError(
+        f"the key could not be printed ({why}) and is revoked: choose another name for the next"
+    )
+
+
+def _confirm(question: str) -> None:
+    """Aborts unless the answer is yes. Raises ValueError if there is nobody to answer."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed: --yes revokes without asking")
+    try:
+        sure = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)  # the question has no end of its own
+        raise ValueError("nobody answers on standard input: --yes revokes without asking") from None
+    if not sure:
+        raise click.Abort
+
+
+def _tell(name: str, lines: Sequence[str]) -> None:
+    first, *others = lines
+    click.echo(f"{name}: {first}")
+    for line in others:
+        click.echo(f"{' ' * len(name)}  {line}")
+
+
+def _whose(before: Key) -> str:
+    """Which sessions a change is for, of a key that had the limits of ``before``."""
+    from relay_app.ledger.periods import is_limited
+
+    if is_limited(before):
+        return "for open sessions too"
+    return "but not for open sessions, which began without limits: revoking the key ends them"
 
 
 def _usable(store: "Store", name: str) -> "StoredKey":

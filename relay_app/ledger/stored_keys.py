@@ -138,7 +138,10 @@ class StoredKeys:
         self._waiting += 1
         try:
             self._wanted.set()
-            return self._next.wait(WAIT_SECONDS) and self._answers
+            told = self._next.wait(WAIT_SECONDS)
+            # Not told because readings take long, and so pause for long: what is known is of the
+            # last one, and a wrong key is a wrong key.
+            return self._answers and (told or not self._reading)
         finally:
             self._waiting -= 1
 

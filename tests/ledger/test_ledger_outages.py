@@ -2,6 +2,7 @@
 
 import logging
 import random
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -176,3 +177,22 @@ def test_a_refusal_shows_no_password(server: Server) -> None:
             attempt()
         assert "hunter" not in str(caught.value)
     store.close()
+
+
+@pytest.mark.parametrize("scheme", list(IMPATIENT))
+@pytest.mark.parametrize(
+    ("listens", "said"),
+    [(True, "the store does not answer: "), (False, "the store cannot be reached: ")],
+)
+def test_what_is_wrong_is_said_in_words(scheme: str, listens: bool, said: str) -> None:
+    """Of a server that takes connections and keeps silent, and of none."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        if not listens:
+            listener.close()
+        url = f"{scheme}://127.0.0.1:{port}/0?connect_timeout=1&{IMPATIENT[scheme]}"
+        store = OnThread(open_store(url))
+        with pytest.raises(StoreError) as caught:
+            store.ping()
+        assert str(caught.value).startswith(said)
+        store.close()

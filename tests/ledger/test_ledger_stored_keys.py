@@ -148,6 +148,15 @@ def test_a_store_that_hangs_is_not_waited_for_by_everybody(store, keys, monkeypa
     monkeypatch.undo()
 
 
+def test_between_readings_that_take_long_a_wrong_key_is_wrong(store, keys, monkeypatch):
+    monkeypatch.setattr(stored_keys, "ASK_SECONDS", SECONDS)
+    keys.find(digest("none"))
+    until(lambda: not keys._reading)
+    monkeypatch.setattr(stored_keys, "WAIT_SECONDS", 0.05)
+    assert keys.find(digest("wrong")) is None
+    assert store.reads == 1
+
+
 def test_what_is_revoked_is_noticed_without_being_asked(store):
     read = []
     keys = StoredKeys(store, on_read=lambda: read.append(keys.has("a")), refresh_seconds=0.001)

@@ -321,7 +321,7 @@ def test_what_was_known_serves_on_while_keys_cannot_be_read(site, monkeypatch):
     keep(site, "rk-of-the-store")
     assert site.get("/v1/usage", "rk-of-the-store").status_code == 200
     monkeypatch.setattr(site.store, "keys", fails)
-    assert site.get("/v1/usage", "rk-wrong-key").status_code == 401
+    assert site.get("/v1/usage", "rk-unknown-key").status_code == 503
     assert site.get("/v1/usage", "rk-of-the-store").status_code == 200
     assert "revoked ones may still work" in site.get("/readyz").json["warning"]
 

@@ -20,7 +20,7 @@ from psycopg.waiting import Ready, Wait
 
 from relay_app.ledger.stores.native import getaddrinfo, make_poll
 
-__all__ = ["NativeConnection"]
+__all__ = ["NativeConnection", "Silence", "Unreachable"]
 
 CONNECT_SECONDS = 5.0
 """All addresses of all hosts together; ``connect_timeout`` in the URL replaces it."""
@@ -59,19 +59,23 @@ class NativeConnection(psycopg.Connection[Any]):
     def dial(cls, params: Mapping[str, Any]) -> Self:
         """A connection for libpq's ``params``, with its session settled.
 
-        Raises psycopg.Error or OSError within ``connect_timeout``, the system's own bound on
+        Raises psycopg.Error within ``connect_timeout``, the system's own bound on
         resolving names aside.
         """
         params = dict(params)
         seconds = float(params.pop("connect_timeout", 0) or CONNECT_SECONDS)
-        connecting = generators.connect(make_conninfo("", **_resolved(params)))
         deadline = monotonic() + seconds
         try:
+            connecting = generators.connect(make_conninfo("", **_resolved(params)))
             fileno, wants = next(connecting)
             while True:
                 fileno, wants = connecting.send(_ready(fileno, wants, deadline))
         except StopIteration as done:
             connection = cls(done.value)
+        except Silence:
+            raise
+        except (psycopg.OperationalError, OSError) as error:
+            raise Unreachable(str(error)) from error
         try:
             connection.autocommit = True
             connection.answer_seconds = seconds
@@ -96,7 +100,7 @@ class NativeConnection(psycopg.Connection[Any]):
             result: RV = done.value
             return result
         except psycopg.Error as error:
-            if isinstance(error, _Silence):
+            if isinstance(error, Silence):
                 # Broken now, or each step of closing would wait for the server once more.
                 self.pgconn.finish()
             with suppress(psycopg.Error, RuntimeError):
@@ -104,8 +108,16 @@ class NativeConnection(psycopg.Connection[Any]):
             raise
 
 
-class _Silence(psycopg.OperationalError):
+class Silence(psycopg.OperationalError):
     """The deadline passed; the connection is in no known state."""
+
+    in_words = "the store does not answer"
+
+
+class Unreachable(psycopg.OperationalError):
+    """There is no connection."""
+
+    in_words = "the store cannot be reached"
 
 
 def _ready(fileno: int, wants: Wait, deadline: float) -> Ready:
@@ -113,7 +125,7 @@ def _ready(fileno: int, wants: Wait, deadline: float) -> Ready:
     poll.register(fileno, _EVENTS[wants])
     events = poll.poll(max(0.0, deadline - monotonic()) * 1000)
     if not events:
-        raise _Silence("the server did not answer in time")
+        raise Silence("nothing came from the server in time")
     event = events[0][1]
     # An error or a hang-up is for reading: libpq finds out what it is.
     readable = Ready.R if event & ~select.POLLOUT else Ready.NONE

@@ -129,6 +129,12 @@ def _let_go(kept: _Kept) -> None:
             client.connection_pool.disconnect()
 
 
+_IN_WORDS: dict[type[Exception], str] = {
+    redis.ConnectionError: "the store cannot be reached",  # its subclasses say more
+    redis.TimeoutError: "the store does not answer",
+}
+
+
 def _describe(error: Exception) -> str:
     text = str(error).replace("\n", " ")
     if text.startswith("NEWER "):
@@ -136,4 +142,5 @@ def _describe(error: Exception) -> str:
             "the keys were written by a newer relay_app: their schema is version "
             f"{text.removeprefix('NEWER ')}, this one knows up to {SCHEMA_VERSION}"
         )
-    return f"{type(error).__name__}: {text}"
+    kind = _IN_WORDS.get(type(error), type(error).__name__)
+    return f"{kind}: {text}"

@@ -118,8 +118,12 @@ def _let_go(opened: _Opened) -> None:
 
 
 def describe(error: Exception) -> str:
-    """One line without the statement and its parameters, which SQLAlchemy would add."""
+    """One line without the statement and its parameters, which SQLAlchemy would add.
+
+    It begins with the ``in_words`` of the error, if it has some, instead of its class.
+    """
     cause = getattr(error, "orig", None) or error
     # PostgreSQL's details quote the row.
     text = getattr(getattr(cause, "diag", None), "message_primary", None) or str(cause)
-    return f"{type(cause).__name__}: {text}".replace("\n", " ")
+    kind = getattr(cause, "in_words", type(cause).__name__)
+    return f"{kind}: {text}".replace("\n", " ")
