@@ -100,13 +100,16 @@ def _beyond(message: Message, start: int) -> int:
     """Bytes of the audio that begins at ``start`` and goes on beyond the head."""
     for size in (SHORT_TAIL_BYTES, TAIL_BYTES):
         tail = message.tail(size)
-        quote = tail.find(b'"')
-        # The string ends at the tail's first quote if all before can be of it. A short tail may
-        # begin within another string, unless there is no room for one.
-        alone = size == TAIL_BYTES or tail[quote + 1 :].strip(_WHITESPACE) == b"}"
-        if alone and quote > 0 and not tail[:quote].translate(None, _BASE64):
-            characters = message.length - len(tail) + quote - start
-            return base64_bytes(characters, tail.count(b"=", max(0, quote - 2), quote))
+        before = message.length - len(tail)
+        begin = max(0, start - before)
+        quote = tail.find(b'"', begin)
+        # The string ends at the first quote if all before can be of it. A tail begins within the
+        # string, if it does not hold all of it; a short one may begin within another behind it,
+        # unless there is no room for one.
+        alone = begin or size == TAIL_BYTES or tail[quote + 1 :].strip(_WHITESPACE) == b"}"
+        if alone and quote > 0 and not tail[begin:quote].translate(None, _BASE64):
+            padding = tail.count(b"=", max(begin, quote - 2), quote)
+            return base64_bytes(before + quote - start, padding)
     return base64_bytes(message.length - start)
 
 
