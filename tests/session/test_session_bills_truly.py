@@ -18,7 +18,7 @@ import gevent
 import pytest
 from billing_scripts import Script, Step, Unit, account, cost, scripts
 from gevent import socket
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from session_support import DRAINING, SECONDS, Peer, Stage, until
 from websockets.frames import Frame, Opcode
 
@@ -340,6 +340,8 @@ def test_what_was_billed_is_in_the_ledger_each_unit_once(
     @settings(
         max_examples=int(EXAMPLES * times),
         deadline=None,
+        # A session takes real time: looking for a shorter one would outlive the test's timeout.
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(scripts())
