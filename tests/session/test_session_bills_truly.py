@@ -334,7 +334,7 @@ def test_what_was_billed_is_in_the_ledger_each_unit_once(
 ) -> None:
     # An upstream that falls silent here has said all it will; one that has more to say is slow
     # only because the host is.
-    monkeypatch.setattr("relay_app.session.session.LEAST_COLLECT_SECONDS", 0.02)
+    monkeypatch.setattr("relay_app.session.session.LEAST_COLLECT_SECONDS", 0.1)
     monkeypatch.setattr("relay_app.session.parting.CLOSE_SECONDS", SECONDS)
 
     @settings(
