@@ -8,9 +8,9 @@ BIN    := $(VENV)/bin
 run: $(VENV)/run.stamp
 	@$(BIN)/relay-app quickstart
 
-# Most tests wait, for deadlines and for servers, so there are more of them at once than cores.
+# Most tests wait, for deadlines and for servers, so two at once take little more than half the time.
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What to run and how often: make bench BENCH='closed-loop --rounds 3'
 bench: $(VENV)/bench.stamp
