@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+BUILT  := setup.cfg setup.py relay_app/wire/_scanner.c relay_app/wire/spans.h relay_app/meter/_skim.c
 
 .PHONY: run test bench lint format clean
 
@@ -29,17 +30,17 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "relay_app needs Python 3.11 or newer; try: make PYTHON=python3.12 run")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: setup.cfg setup.py | $(BIN)/python
+$(VENV)/run.stamp: $(BUILT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/test.stamp: setup.cfg setup.py | $(BIN)/python
+$(VENV)/test.stamp: $(BUILT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
 	@touch $@ $(VENV)/run.stamp
 
-$(VENV)/bench.stamp: setup.cfg setup.py | $(BIN)/python
+$(VENV)/bench.stamp: $(BUILT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@ $(VENV)/run.stamp
 
 clean:
-	rm -rf $(VENV) bench/.venv-litellm build dist *.egg-info var
+	rm -rf $(VENV) bench/.venv-litellm build dist *.egg-info var relay_app/*/*.so

@@ -21,10 +21,11 @@ from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
 from relay_app.meter.prices import PriceList
 from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.vocabulary import load
-from relay_app.session.pump import Pump
-from relay_app.wire.frames import TEXT, Run, Scanner, encode
+from relay_app.session.pump import Pump, Skim
+from relay_app.wire.frames import TEXT, Run, encode
 from relay_app.wire.link import LinkEnded
 from relay_app.wire.messages import Assembler, Message
+from relay_app.wire.scanner import Scanner
 
 __all__ = ["metering_seconds", "stages"]
 
@@ -105,8 +106,15 @@ class _Stages:
         self._priced = _new_meter(pricer)
         self._source = (_Source(masked=True), _Source(masked=False))
         self._pumps = (
-            self._pump(self._source[0], _Sink(masks=True), self._priced.sent),
-            self._pump(self._source[1], _Sink(masks=False), self._priced.received),
+            self._pump(
+                self._source[0], _Sink(masks=True), self._priced.sent, self._priced.skim_sent
+            ),
+            self._pump(
+                self._source[1],
+                _Sink(masks=False),
+                self._priced.received,
+                self._priced.skim_received,
+            ),
         )
 
     @staticmethod
@@ -114,7 +122,7 @@ class _Stages:
         return Scanner(masked=masked, max_message_bytes=_MAX)
 
     @staticmethod
-    def _pump(source: _Source, sink: _Sink, look: Callable[[Message], object]) -> Pump:
+    def _pump(source: _Source, sink: _Sink, look: Callable[[Message], object], skim: Skim) -> Pump:
         def observe(message: Message) -> None:
             look(message)
 
@@ -122,6 +130,7 @@ class _Stages:
             source,  # type: ignore[arg-type]
             sink,  # type: ignore[arg-type]
             observe=observe,
+            skim=skim,
             keep_bytes=_MAX,
             hold_seconds=1,
             on_unobserved=_raise,

@@ -9,11 +9,13 @@ The rules:
 4. Nothing raises, and no text is kept. Memory is bounded by the parts: some 2 MB if a peer
    drives every one to its limit, a few kB in life.
 
-What a message costs here: audio and deltas a look at their ends and an addition; four parses of
-small events a spoken turn. Text is tokenised once, when its item or its response is whole.
+What a message costs here: audio and deltas a look at their ends and an addition, most of them not
+even a call; four parses of small events a spoken turn. Text is tokenised once, when its item or
+its response is whole.
 """
 
 from collections.abc import Callable
+from itertools import compress
 from typing import Any, Final
 
 from relay_app.meter.audio import PCM16, audio_rate, input_format, output_format
@@ -25,6 +27,7 @@ from relay_app.meter.items import ITEM_TOKENS, count_instructions, count_item, c
 from relay_app.meter.message import Message
 from relay_app.meter.names import AUDIO, TEXT_DELTAS
 from relay_app.meter.output import Output
+from relay_app.meter.skim import CLIENT_KINDS, SERVER_KINDS, TEXTS, Skim
 from relay_app.meter.split import Split
 from relay_app.meter.tokens import Counted
 from relay_app.meter.transcription import estimate_transcription
@@ -36,10 +39,16 @@ __all__ = ["Estimator"]
 
 
 class Estimator:
-    """The estimates of one session. ``inexact`` counts texts that were not fully looked up."""
+    """The estimates of one session. ``inexact`` counts texts that were not fully looked up;
+    ``spoke`` says whether the upstream has sent audio.
+
+    ``skim_sent`` and ``skim_received`` run over the frames of a direction, as
+    :meth:`relay_app.meter.skim.PythonSkim.over` does.
+    """
 
     def __init__(self, model: str) -> None:
         self.inexact = 0
+        self.spoke = False
         self._rate = audio_rate(model)
         self._claims = Claims()
         self._context = Context()
@@ -49,6 +58,11 @@ class Estimator:
         self._sent_audio = AudioField(b"audio")
         self._received_audio = AudioField(b"delta")
         self._told = False
+        self._sent_skim = Skim(CLIENT_KINDS, b"audio")
+        self._received_skim = Skim(SERVER_KINDS, b"delta", of_units=True)
+        self._skimmed: Output | None = None
+        self.skim_sent = self._sent_skim.over
+        self.skim_received = self._received_skim.over
 
     # -- what passes -------------------------------------------------------------------------
 
@@ -56,6 +70,7 @@ class Estimator:
         self, event_type: str, event: dict[str, Any] | None, message: Message, head: bytes
     ) -> None:
         """A known message went to the upstream; ``event`` if it was parsed."""
+        self.add_up()
         if event_type in AUDIO:
             self._input.append(self._sent_audio.bytes_in(message, head))
         elif event is not None and event_type in _ASKED:
@@ -65,10 +80,12 @@ class Estimator:
         self, event_type: str, event: dict[str, Any] | None, message: Message, head: bytes
     ) -> None:
         """A known message came from the upstream. Ends of units are told by the methods below."""
+        self.add_up()
         if event is not None:
             if event_type in HANDLERS:
                 HANDLERS[event_type](self, event)
         elif event_type in AUDIO:
+            self.spoke = True
             output = self._of(response_id(message, head))
             if output is not None:
                 output.audio_bytes += self._received_audio.bytes_in(message, head)
@@ -79,6 +96,18 @@ class Estimator:
         elif event_type == "input_audio_buffer.cleared":
             self._input.clear()
 
+    def add_up(self) -> None:
+        """Takes in what was skimmed. To be called before an estimate is asked for from outside."""
+        if self._sent_skim.seen:
+            self._input.append(self._sent_skim.take()[0])
+        if self._received_skim.seen:
+            audio_bytes, pieces, piece_bytes, texts = self._received_skim.take()
+            self.spoke = self.spoke or audio_bytes > 0
+            output = self._skimmed
+            if output is not None:
+                output.audio_bytes += audio_bytes
+                output.add_texts(compress(TEXTS, map(int, f"{texts:b}"[::-1])), pieces, piece_bytes)
+
     # -- units -------------------------------------------------------------------------------
 
     def begin(self, unit_id: str, response: dict[str, Any]) -> None:
@@ -88,12 +117,13 @@ class Estimator:
         asked = self._claims.answered(response)
         if asked is not None:
             self._note(Counted(0, asked.exact))
-        self._open[unit_id] = Output(
+        output = self._open[unit_id] = Output(
             input=self._reads(asked),
             level=self._context.level,
             outside=is_outside(response),
             bytes_per_ms=output_format(response) or self._output_bytes_per_ms,
         )
+        self._skim_for(unit_id, output)
 
     def end(self, unit_id: str, response: dict[str, Any], reported: Usage | None = None) -> Usage:
         """A response ended: what it must have used. ``reported`` is what the provider says."""
@@ -104,6 +134,8 @@ class Estimator:
         else:
             started = unit_id
         output = self._open.pop(started)
+        if output is self._skimmed:
+            self._skim_for(None, None)
         given = response.get("output")
         items = [mapping(item) for item in given] if isinstance(given, list) else []
         written = output.written(items)
@@ -242,7 +274,16 @@ class Estimator:
         """The running response that a delta belongs to; the only one if it does not say."""
         if unit_id is None and len(self._open) == 1:
             return next(iter(self._open.values()))
-        return self._open.get(unit_id or "")
+        output = self._open.get(unit_id or "")
+        if output is not None and output is not self._skimmed:
+            self._skim_for(unit_id, output)
+        return output
+
+    def _skim_for(self, unit_id: str | None, output: Output | None) -> None:
+        """The next deltas are likely to be of this response."""
+        self.add_up()
+        self._skimmed = output
+        self._received_skim.unit = None if unit_id is None else unit_id.encode()
 
     def _learn(
         self,

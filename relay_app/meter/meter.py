@@ -20,7 +20,7 @@ from relay_app.meter.drift import Drift
 from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message
-from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER
+from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
 from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
@@ -72,6 +72,11 @@ class Meter:
         self._facts = SessionFacts(name(upstream_model) or "")
         self._units = Units()
         self._estimator = Estimator(self._facts.upstream_model)
+        self.skim_sent = self._estimator.skim_sent
+        """``(data, frames, begin) -> int``: counts the messages that only add up, from the frame
+        ``begin`` on, and says at which to go on with :meth:`sent`."""
+        self.skim_received = self._estimator.skim_received
+        """The same for :meth:`received`."""
         self._unnamed = 0
         self._begun: set[str] = set()
         self._noted: set[str] = set()
@@ -95,6 +100,7 @@ class Meter:
 
         Additions alone: it may be asked at every delta.
         """
+        self._estimator.add_up()
         return self._estimator.running()
 
     def asked_input(self) -> Usage:
@@ -140,8 +146,6 @@ class Meter:
             self.opaque_received += 1
             return NOTHING
         self._estimator.received(event_type, event, message, head)
-        if event_type in AUDIO:
-            self._facts.text_only = False
         if event is not None and event_type in _HANDLERS:
             return _HANDLERS[event_type](self, event)
         return NOTHING
@@ -157,6 +161,7 @@ class Meter:
 
         They count nowhere here. A unit without a name is left out, for it may end under another.
         """
+        self._estimator.add_up()
         ids = self._begun if begun else self.responses()
         records = [self._residual_response(i) for i in ids if not i.startswith(UNNAMED)]
         self._begun = set()
@@ -169,6 +174,7 @@ class Meter:
     def close(self) -> list[UsageRecord]:
         """The session ended: a record for each response and each transcription that never did.
         Then there are none."""
+        self._estimator.add_up()
         records: list[UsageRecord] = []
         while self._units.open:
             records += self._drop(self._units.oldest())
@@ -213,6 +219,8 @@ class Meter:
 
     def _response_done(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
         response = mapping(event.get("response"))
+        if self._estimator.spoke:
+            self._facts.text_only = False
         ended_as = status(response.get("status"))
         reported = response_usage(
             response.get("usage"),

@@ -5,6 +5,7 @@ what is tokenised, once; a response that never gets there is counted by its delt
 OpenAI sends one a token.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -53,9 +54,13 @@ class Output:
 
     def add_text(self, event_type: str, size: int) -> None:
         """A delta of text, transcript or arguments came, of ``size`` bytes."""
-        self.pieces += 1
+        self.add_texts((event_type,), 1, size)
+
+    def add_texts(self, event_types: Iterable[str], pieces: int, size: int) -> None:
+        """So many of them came, of these types, together of ``size`` bytes."""
+        self.pieces += pieces
         self.piece_bytes += size
-        self.framing.add(_KINDS[event_type])
+        self.framing.update(_KINDS[event_type] for event_type in event_types)
 
     @property
     def said_tokens(self) -> int:

@@ -49,6 +49,11 @@ class Collector:
         self._deadline = float("inf")
         self._change = Event()
 
+    @property
+    def listens(self) -> bool:
+        """Whether it has to be told of every message of the upstream's."""
+        return self.begun or self._said
+
     def begin(self) -> None:
         """Cancels every response that runs, and from now on every one that begins. Never blocks."""
         self.begun = True

@@ -4,7 +4,8 @@ The rules:
 
 * it reads again only after its bytes were taken by the other side;
 * a run of untouched frames goes out in one send, verbatim;
-* every message is shown to ``observe`` before its last frame goes out. If ``observe`` answers
+* every message is looked at before its last frame goes out: ``skim`` runs over as many as need
+  no more than that, and the one at which it stops is shown to ``observe``. If ``observe`` answers
   with a Hold, that frame and what follows it wait, the other direction does not. If it answers
   ``DROP``, the message is not forwarded, unless its beginning has gone out with an earlier run:
   a link is never left in the middle of a message;
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Literal, Protocol
 
-from relay_app.wire.frames import Frame, Run, remask
+from relay_app.wire.frames import Buffer, Frame, Run, remask
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Assembler, Message
 
@@ -38,6 +39,13 @@ DROP: Final = _Drop.DROP
 
 Verdict = Hold | Literal[_Drop.DROP] | None
 Observe = Callable[[Message], Verdict]
+Skim = Callable[[Buffer, Sequence[Frame], int], int]
+"""Looks at the messages of a run's frames, from one on: the frame that it has not looked at."""
+
+
+def skim_nothing(data: Buffer, frames: Sequence[Frame], begin: int) -> int:
+    """Leaves every message to ``observe``."""
+    return begin
 
 
 class Pump:
@@ -54,6 +62,7 @@ class Pump:
         sink: Link,
         *,
         observe: Observe,
+        skim: Skim = skim_nothing,
         keep_bytes: int,
         hold_seconds: float,
         on_unobserved: Callable[[Exception], None],
@@ -67,6 +76,7 @@ class Pump:
         self._source = source
         self._sink = sink
         self._observe = observe
+        self._skim = skim
         self._assembler = Assembler(keep_bytes)
         self._hold_seconds = hold_seconds
         self._on_unobserved = on_unobserved
@@ -92,36 +102,49 @@ class Pump:
 
     def _forward(self, run: Run) -> None:
         self.busy = True
-        frames = run.frames
+        data, frames = run.data, run.frames
+        end = len(frames)
         begin = 0
         first = -1 if self._amid else 0  # where the message began; negative: in an earlier run
-        index = 0
+        index = self._skimmed(run, 0)
         try:
-            for index, frame in enumerate(frames):
-                message = self._assembler.add(run.data, frame)
+            while index < end:
+                message = self._assembler.add(data, frames[index])
+                index += 1
                 if message is None:
                     continue
                 self.messages += 1
                 verdict = self._observed(message)
                 if verdict is DROP:
                     if first >= 0:
-                        self._send(run, frames[begin:first])
-                        begin = index + 1
+                        self._send(run, begin, first)
+                        begin = index
                 elif verdict is not None and not self._sink.silent:
-                    self._send(run, frames[begin:index])
-                    begin = index
+                    self._send(run, begin, index - 1)
+                    begin = index - 1
                     self._wait(verdict)
-                first = index + 1
+                if index < end:
+                    index = self._skimmed(run, index)
+                first = index
         except BaseException:
             # Killed while it waits: it forwards no more, but what was read counts all the same.
-            for frame in frames[index + 1 :]:
-                message = self._assembler.add(run.data, frame)
-                if message is not None:
+            for frame in frames[index:]:
+                rest = self._assembler.add(data, frame)
+                if rest is not None:
                     self.messages += 1
-                    self._observed(message)
+                    self._observed(rest)
             raise
-        self._amid = not frames[-1].fin
-        self._send(run, frames[begin:] if begin else frames)
+        self._send(run, begin, end)
+
+    def _skimmed(self, run: Run, begin: int) -> int:
+        """The first frame from ``begin`` on that is to be shown to ``observe``."""
+        try:
+            index = self._skim(run.data, run.frames, begin)
+        except Exception as error:  # noqa: BLE001 - as with observe
+            self._failed(error)
+            return begin
+        self.messages += index - begin
+        return index
 
     def _wait(self, hold: Hold) -> None:
         try:
@@ -142,19 +165,26 @@ class Pump:
         self.unobserved += 1
         self._on_unobserved(error)
 
-    def _send(self, run: Run, frames: Sequence[Frame]) -> None:
-        if not frames:
+    def _send(self, run: Run, begin: int, end: int) -> None:
+        """Sends the frames from ``begin`` to before ``end``."""
+        if begin == end:
             return
+        frames = run.frames
+        last = frames[end - 1]
+        self._amid = not last.fin
         try:
             if self._remask:
-                out = remask(run.data, frames, self._new_key())
-                self._sink.send(out, ends_message=frames[-1].fin)
+                out = remask(run.data, frames[begin:end], self._new_key())
+                self._sink.send(out, ends_message=last.fin)
+            elif run.has_control:
+                self._send_pieces(run, frames[begin:end])
             else:
-                self._send_verbatim(run, frames)
+                start = frames[begin].start if begin else 0
+                self._sink.send(memoryview(run.data)[start : last.end], ends_message=last.fin)
         except LinkEnded:
             pass  # its own pump reads how it ended; here there is only nobody to send to
 
-    def _send_verbatim(self, run: Run, frames: Sequence[Frame]) -> None:
+    def _send_pieces(self, run: Run, frames: Sequence[Frame]) -> None:
         # Control frames were taken out of the run, so what is left may have gaps.
         view = memoryview(run.data)
         start = end = frames[0].start

@@ -7,7 +7,7 @@ upstream was doing then is cancelled, and what it reports is waited for.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import gevent
@@ -25,11 +25,11 @@ from relay_app.session.ends import Ends
 from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
-from relay_app.session.pump import DROP, Observe, Pump, Verdict
+from relay_app.session.pump import DROP, Observe, Pump, Skim, Verdict
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
-from relay_app.wire.frames import FrameError
+from relay_app.wire.frames import Buffer, Frame, FrameError
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Message
 
@@ -93,8 +93,12 @@ class Session:
         self._taps: tuple[Tap, ...] = ()
         if audit is not None:
             self._taps = (Tap("sent", context.id, audit), Tap("received", context.id, audit))
-        self._up = self._pump(client, target, self._observe_sent, CLIENT_KEEP_BYTES)
-        self._down = self._pump(target, client, self._observe_received, limits.max_message_bytes)
+        self._up = self._pump(
+            client, target, self._observe_sent, self._skim_sent, CLIENT_KEEP_BYTES
+        )
+        self._down = self._pump(
+            target, client, self._observe_received, self._skim_received, limits.max_message_bytes
+        )
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
@@ -209,6 +213,19 @@ class Session:
             return self._kept_back(self._guard.asked(message))
         return None
 
+    def _skim_sent(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
+        if self._taps or self._collector.begun:
+            return begin
+        return self._meter.skim_sent(data, frames, begin)
+
+    def _skim_received(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
+        if self._taps or self._collector.listens:
+            return begin
+        index = self._meter.skim_received(data, frames, begin)
+        if self._guard is not None and index > begin and self._meter.responses_open:
+            self._object(self._guard.look())
+        return index
+
     def _observe_received(self, message: Message) -> Verdict:
         commit = self._bill.received(message)
         if self._taps:
@@ -263,11 +280,14 @@ class Session:
 
     # -- the pumps ---------------------------------------------------------------------------
 
-    def _pump(self, source: Link, sink: Link, observe: Observe, keep_bytes: int) -> Pump:
+    def _pump(
+        self, source: Link, sink: Link, observe: Observe, skim: Skim, keep_bytes: int
+    ) -> Pump:
         return Pump(
             source,
             sink,
             observe=observe,
+            skim=skim,
             keep_bytes=keep_bytes,
             hold_seconds=self._limits.hold_seconds,
             on_unobserved=self._unobserved,

@@ -55,6 +55,16 @@ class Connection:
             raise ConnectionLost from None
         return data
 
+    def receive_into(self, room: memoryview) -> int | None:
+        """The same, put into ``room``: how many bytes, 0 at the peer's FIN."""
+        try:
+            count: int = self._sock.recv_into(room)
+        except _WOULD_BLOCK:
+            return None
+        except _GONE:
+            raise ConnectionLost from None
+        return count
+
     def send(self, data: Buffer | memoryview) -> int:
         """How many bytes of ``data`` the kernel took; 0 if it takes none now.
 

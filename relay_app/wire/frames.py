@@ -13,7 +13,7 @@ Pure: bytes in, values out.
 """
 
 from collections.abc import Sequence, Set
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 __all__ = [
     "BINARY",
@@ -94,34 +94,62 @@ class Close(NamedTuple):
 class Scanner:
     """Cuts a byte stream into whole frames.
 
-    Memory: at most the frame being received. ``awaiting`` is that frame's size once its header
-    is known, else 0, so that the reader can make room for it before reading on.
+    Bytes are put where they are to lie: ``took`` says how many of those that ``room`` offered
+    were filled. Neither copies more than the beginning of a frame that is not whole yet.
+
+    Memory: at most the frame being received, and what a reader is given room for. ``awaiting`` is
+    that frame's size once its header is known, else 0, so that room can be asked for elsewhere.
     """
 
-    __slots__ = ("_in_message", "_mask_bit", "_max_message_bytes", "_message_bytes", "_tail",
-                 "awaiting")  # fmt: skip
+    __slots__ = ("_buffer", "_in_message", "_mask_bit", "_max_message_bytes", "_message_bytes",
+                 "_tail", "_used", "awaiting")  # fmt: skip
 
     def __init__(self, *, masked: bool, max_message_bytes: int) -> None:
         self._mask_bit = _MASKED if masked else 0
         self._max_message_bytes = max_message_bytes
         self._in_message = False
         self._message_bytes = 0
-        self._tail = bytearray()
+        self._tail = b""
+        self._buffer: bytearray | None = None
+        self._used = 0
         self.awaiting = 0
 
-    def feed(self, data: bytes) -> Run:
-        """The frames that ``data`` completes. Never raises: what is wrong is in ``fault``."""
-        buffer: Buffer = data
-        if self._tail:
-            self._tail += data
-            if len(self._tail) < self.awaiting:
-                return _NOTHING
-            buffer = self._tail
+    def room(self, size: int) -> memoryview:
+        """Where the next ``size`` bytes or so are to be put; a large frame's own place."""
+        if size < 1:
+            raise ValueError("room for at least one byte is to be made")
+        if self._buffer is None:
+            self._buffer = bytearray(max(len(self._tail) + size, self.awaiting))
+            self._used = len(self._tail)
+            self._buffer[: self._used] = self._tail
+            self._tail = b""
+        return memoryview(self._buffer)[self._used :]
+
+    def feed(self, data: Buffer) -> Run:
+        """The frames that ``data`` completes, wherever it lies."""
+        if self._buffer is not None and len(self._buffer) - self._used < len(data):
+            self._tail, self._buffer = bytes(self._buffer[: self._used]), None
+        if not data:
+            return NOTHING
+        self.room(len(data))[: len(data)] = data
+        return self.took(len(data))
+
+    def took(self, count: int) -> Run:
+        """The frames that ``count`` bytes complete, which were put where ``room`` said.
+
+        What is wrong with the bytes is not raised but in the run's ``fault``. Raises ValueError
+        if there was no room for as many.
+        """
+        buffer = self._buffer
+        if buffer is None or not 0 <= count <= len(buffer) - self._used:
+            raise ValueError("more bytes than there was room for")
+        size = self._used = self._used + count
+        if size < self.awaiting == len(buffer):
+            return NOTHING
         frames: list[Frame] = []
         has_control = False
         fault = None
         position = 0
-        size = len(buffer)
         mask_bit = self._mask_bit
         in_message = self._in_message
         message_bytes = self._message_bytes
@@ -179,7 +207,8 @@ class Scanner:
         except FrameError as error:
             fault = error
         self._in_message, self._message_bytes = in_message, message_bytes
-        self._tail = bytearray(memoryview(buffer)[position:]) if position < size else bytearray()
+        if position or len(buffer) != self.awaiting:
+            self._tail, self._buffer = bytes(memoryview(buffer)[position:size]), None
         return Run(buffer, frames, fault, has_control)
 
     def _illegal(self, first: int, legal: Set[int]) -> FrameError:
@@ -199,7 +228,18 @@ class Scanner:
         return FrameError("continuation without a message")
 
 
-_NOTHING = Run(b"", (), None, False)
+NOTHING: Final = Run(b"", (), None, False)
+"""What bytes that complete no frame come to."""
+
+
+def fault(
+    data: bytes, masked: bool, max_message_bytes: int, in_message: bool, message_bytes: int
+) -> FrameError:
+    """What is wrong with the frame that begins ``data``, for a scanner that only knows that
+    something is."""
+    scanner = Scanner(masked=masked, max_message_bytes=max_message_bytes)
+    scanner._in_message, scanner._message_bytes = in_message, message_bytes
+    return scanner.feed(data).fault or FrameError("illegal frame")
 
 
 def xor(payload: Buffer | memoryview, key: bytes, offset: int = 0) -> bytes:

@@ -28,17 +28,16 @@ from relay_app.wire.frames import (
     Frame,
     FrameError,
     Run,
-    Scanner,
     parse_close,
     xor,
 )
 from relay_app.wire.outgoing import Outgoing
 from relay_app.wire.rooms import SMALL_BYTES, Rooms
+from relay_app.wire.scanner import Scanner
 
 __all__ = ["Link", "LinkEnded"]
 
 READ_BYTES = 65_536
-LARGE_READ_BYTES = 262_144
 
 
 class LinkEnded(Exception):
@@ -57,7 +56,7 @@ class Link:
     bounds how long the kernel keeps unacknowledged bytes of ours.
 
     Memory: one frame of at most ``max_message_bytes``, for which ``rooms`` is asked when it is
-    large, and one read of 256 kB.
+    large, and one read of 64 kB.
     """
 
     def __init__(
@@ -137,38 +136,41 @@ class Link:
                 self._rooms.take(scanner.awaiting)
                 self._room = scanner.awaiting
                 self._room_since = self._clock()
-            run = scanner.feed(self._read())
+            run = self._read()
             self._fault = run.fault
             if run.has_control:
                 run = run._replace(frames=self._without_control(run))
             if run.frames:
                 return run
 
-    def _read(self) -> bytes:
+    def _read(self) -> Run:
+        scanner = self._scanner
         if self._early:
             early, self._early = self._early, b""
             self.bytes_in += len(early)
-            return early
-        size = LARGE_READ_BYTES if self._scanner.awaiting > SMALL_BYTES else READ_BYTES
-        data = None
-        while data is None:
+            return scanner.feed(early)
+        connection = self._connection
+        count = None
+        while count is None:
             # Waiting first, even when bytes may be there, is what keeps one busy peer from
             # holding the hub: every read lets the other greenlets have their turn.
             self.reading = True
             try:
-                self._connection.wait_readable()
+                connection.wait_readable()
             finally:
                 self.reading = False
             try:
-                data = self._connection.receive(size)
+                count = connection.receive_into(scanner.room(READ_BYTES))
             except ConnectionLost:
-                data = b""
-        if not data:
+                count = 0
+            if count is None:
+                scanner.took(0)  # an idle Link keeps no room
+        if not count:
             self._vanished()
             raise LinkEnded(self)
-        self.bytes_in += len(data)
+        self.bytes_in += count
         self._heard = True
-        return data
+        return scanner.took(count)
 
     def _without_control(self, run: Run) -> list[Frame]:
         data_frames = []

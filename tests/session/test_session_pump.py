@@ -10,9 +10,10 @@ from gevent.event import Event
 from websockets.frames import Frame, Opcode
 
 from relay_app.session.pump import DROP, Pump, Verdict
-from relay_app.wire.frames import FrameError, Run, Scanner, xor
+from relay_app.wire.frames import FrameError, Run, xor
 from relay_app.wire.link import LinkEnded
 from relay_app.wire.messages import Message
+from relay_app.wire.scanner import Scanner
 
 
 class Source:
@@ -27,9 +28,10 @@ class Source:
     def receive(self) -> Run:
         for chunk in self._chunks:
             run = self._scanner.feed(chunk)
-            frames = [frame for frame in run.frames if frame.opcode < 8]
-            if frames:
-                return run._replace(frames=frames)
+            if run.has_control:
+                run = run._replace(frames=[frame for frame in run.frames if frame.opcode < 8])
+            if run.frames:
+                return run
         raise self._end
 
 

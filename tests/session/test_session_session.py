@@ -56,6 +56,11 @@ class BrokenMeter:
         self.usage = usage
         self.drift = Drift()
 
+    def skim_sent(self, data: Any, frames: Any, begin: int) -> int:
+        return begin
+
+    skim_received = skim_sent
+
     def sent(self, message: Any) -> None:
         raise KeyError("sent")
 

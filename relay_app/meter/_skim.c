@@ -1,0 +1,568 @@
+/* Messages that only add up, added up without becoming Python objects.
+ *
+ * The rule: what is certain is counted, and at the first message that is not, it stops and leaves
+ * that one to relay_app.meter.reading. Certain is a whole text frame whose payload begins with an
+ * object of pairs with simple values, one "type" among them that is known to only add up, and
+ * the fields it takes to do so. Every doubt (an escape in a name, a type said twice, a string
+ * that goes on where it should not) ends the skim, so nothing here decides differently.
+ *
+ * Only the two ends of a payload are looked at: the time does not grow with it.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+/* An item of the buffer that frames come in; relay_app/wire/spans.h declares the same. */
+typedef struct {
+    uint64_t start;
+    uint64_t payload;
+    uint64_t end;
+    unsigned char first;
+    unsigned char masked;
+    unsigned char key[4];
+    unsigned char unused[2];
+} Span;
+
+enum { WHOLE_TEXT = 0x81 };
+enum { HEAD_BYTES = 512, NEAR_BYTES = 128, SHORT_TAIL_BYTES = 64, BRACE_BYTES = 16 };
+enum { MAX_UNIT_BYTES = 256 };
+/* What becomes of a type; texts are numbered from FIRST_TEXT on. */
+enum { PLAIN = 0, AUDIO = 1, FIRST_TEXT = 2 };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *names; /* a dict of type names, as bytes, to what becomes of them */
+    PyObject *field; /* the name of the string that audio is in */
+    PyObject *unit;  /* the response that deltas are added to, or NULL */
+    int of_units;    /* whether they must name it */
+    int seen;
+    unsigned int texts; /* a bit for each that was seen */
+    Py_ssize_t audio_bytes;
+    Py_ssize_t pieces;
+    Py_ssize_t piece_bytes;
+} Skim;
+
+/* A string within a payload. `end` is its closing quote, or 0 if it goes on beyond the head. */
+typedef struct {
+    const unsigned char *begin;
+    Py_ssize_t start;
+    Py_ssize_t end;
+} String;
+
+typedef struct {
+    String type;
+    String unit;
+    String value; /* of the field */
+} Event;
+
+/* What was copied of a payload, without its mask. */
+typedef struct {
+    const unsigned char *payload;
+    const unsigned char *key; /* NULL when there is none */
+    Py_ssize_t length;
+    const unsigned char *head;
+    Py_ssize_t head_bytes;
+    unsigned char copy[HEAD_BYTES];
+} Text;
+
+static void
+unmask(const Text *text, Py_ssize_t from, Py_ssize_t size, unsigned char *out)
+{
+    const unsigned char *in = text->payload + from;
+    unsigned char key[8];
+    for (int at = 0; at < 8; at++)
+        key[at] = text->key[(from + at) & 3];
+    uint64_t mask, word;
+    memcpy(&mask, key, 8);
+    Py_ssize_t at = 0;
+    for (; at + 8 <= size; at += 8) {
+        memcpy(&word, in + at, 8);
+        word ^= mask;
+        memcpy(out + at, &word, 8);
+    }
+    for (; at < size; at++)
+        out[at] = in[at] ^ key[at & 7];
+}
+
+/* Makes the first `size` bytes readable, or as many as there are. */
+static void
+read_head(Text *text, Py_ssize_t size)
+{
+    if (size > text->length)
+        size = text->length;
+    if (text->key == NULL)
+        text->head = text->payload;
+    else if (size > text->head_bytes)
+        unmask(text, text->head_bytes, size - text->head_bytes, text->copy + text->head_bytes);
+    text->head_bytes = size;
+}
+
+/* The last `size` bytes, which the payload must have. */
+static const unsigned char *
+read_tail(const Text *text, Py_ssize_t size, unsigned char *out)
+{
+    if (text->key == NULL)
+        return text->payload + text->length - size;
+    unmask(text, text->length - size, size, out);
+    return out;
+}
+
+static int
+is_space(unsigned char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+static int
+is_name(const Text *text, const String *name, const char *word, Py_ssize_t length)
+{
+    return name->end - name->start == length
+        && memcmp(text->head + name->start, word, (size_t)length) == 0;
+}
+
+enum { DONE = -1, UNCERTAIN = -2 };
+
+static Py_ssize_t
+skip_space(const Text *text, Py_ssize_t at)
+{
+    while (at < text->head_bytes && is_space(text->head[at]))
+        at++;
+    return at;
+}
+
+/* A string without escapes, `at` its opening quote: where it ends, DONE if beyond the head. */
+static Py_ssize_t
+plain_string(const Text *text, Py_ssize_t at, String *string)
+{
+    string->start = ++at;
+    string->end = 0;
+    for (; at < text->head_bytes; at++) {
+        unsigned char c = text->head[at];
+        if (c == '"') {
+            string->end = at;
+            return at + 1;
+        }
+        if (c == '\\' || c < 0x20)
+            return UNCERTAIN;
+    }
+    return DONE;
+}
+
+/* The same, with the escapes that a JSON string may have. */
+static Py_ssize_t
+any_string(const Text *text, Py_ssize_t at, String *string)
+{
+    string->start = ++at;
+    string->end = 0;
+    for (; at < text->head_bytes; at++) {
+        unsigned char c = text->head[at];
+        if (c == '"') {
+            string->end = at;
+            return at + 1;
+        }
+        if (c < 0x20)
+            return UNCERTAIN;
+        if (c == '\\') {
+            if (++at == text->head_bytes)
+                return DONE;
+            if (strchr("\"\\/bfnrtu", text->head[at]) == NULL || text->head[at] == 0)
+                return UNCERTAIN;
+        }
+    }
+    return DONE;
+}
+
+static Py_ssize_t
+skip_digits(const Text *text, Py_ssize_t at)
+{
+    while (at < text->head_bytes && text->head[at] >= '0' && text->head[at] <= '9')
+        at++;
+    return at;
+}
+
+/* A number or a word: where it ends, DONE if it goes on beyond the head or is something else, for
+ * with that the pairs with simple values end. */
+static Py_ssize_t
+scalar(const Text *text, Py_ssize_t at)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    for (size_t word = 0; word < Py_ARRAY_LENGTH(words); word++) {
+        Py_ssize_t length = (Py_ssize_t)strlen(words[word]);
+        if (at + length <= text->head_bytes
+            && memcmp(text->head + at, words[word], (size_t)length) == 0)
+            return at + length;
+    }
+    if (text->head[at] == '-')
+        at++;
+    Py_ssize_t end = skip_digits(text, at);
+    if (end == at)
+        return DONE;
+    if (end < text->head_bytes && text->head[end] == '.') {
+        at = end + 1;
+        end = skip_digits(text, at);
+        if (end == at)
+            return DONE;
+    }
+    if (end < text->head_bytes && (text->head[end] == 'e' || text->head[end] == 'E')) {
+        at = end + 1;
+        if (at < text->head_bytes && (text->head[at] == '+' || text->head[at] == '-'))
+            at++;
+        end = skip_digits(text, at);
+        if (end == at)
+            return DONE;
+    }
+    return end == text->head_bytes ? DONE : end;
+}
+
+/* One pair, `at` the quote of its key: where it ends, DONE if the head does. */
+static Py_ssize_t
+read_pair(const Skim *self, const Text *text, Py_ssize_t at, Event *event)
+{
+    String name, value;
+    at = plain_string(text, at, &name);
+    if (at < 0)
+        return at;
+    at = skip_space(text, at);
+    if (at == text->head_bytes)
+        return DONE;
+    if (text->head[at] != ':')
+        return UNCERTAIN;
+    at = skip_space(text, at + 1);
+    if (at == text->head_bytes)
+        return DONE;
+    String *wanted = NULL;
+    if (is_name(text, &name, "type", 4))
+        wanted = &event->type;
+    else if (is_name(text, &name, "response_id", 11))
+        wanted = &event->unit;
+    else if (is_name(text, &name, PyBytes_AS_STRING(self->field), PyBytes_GET_SIZE(self->field)))
+        wanted = &event->value;
+    if (wanted == NULL)
+        return text->head[at] == '"' ? any_string(text, at, &value) : scalar(text, at);
+    if (wanted->start || text->head[at] != '"')
+        return UNCERTAIN;
+    if (wanted != &event->value)
+        return plain_string(text, at, wanted);
+    if (text->length > text->head_bytes
+        && memchr(text->head + at + 1, '"', (size_t)(text->head_bytes - at - 1)) == NULL) {
+        wanted->start = at + 1; /* audio, most likely: not read, only measured */
+        wanted->end = 0;
+        return DONE;
+    }
+    return any_string(text, at, wanted);
+}
+
+/* The pairs with simple values that an object begins with, as far as the head goes. */
+static int
+read_event(const Skim *self, const Text *text, Event *event)
+{
+    memset(event, 0, sizeof *event);
+    Py_ssize_t at = skip_space(text, 0);
+    if (at == text->head_bytes || text->head[at] != '{')
+        return 0;
+    do {
+        at = skip_space(text, at + 1);
+        if (at == text->head_bytes)
+            return 1;
+        if (text->head[at] != '"')
+            return 0;
+        at = read_pair(self, text, at, event);
+        if (at < 0)
+            return at == DONE;
+        at = skip_space(text, at);
+    } while (at < text->head_bytes && text->head[at] == ',');
+    return at == text->head_bytes || text->head[at] == '}';
+}
+
+/* Whether the payload ends as an object does. */
+static int
+ends_whole(const Text *text)
+{
+    unsigned char out[BRACE_BYTES];
+    Py_ssize_t size = Py_MIN(text->length, BRACE_BYTES);
+    const unsigned char *tail = read_tail(text, size, out);
+    while (size && is_space(tail[size - 1]))
+        size--;
+    return size && tail[size - 1] == '}';
+}
+
+static const char base64_letters[256] = {
+    ['+'] = 1, ['-'] = 1, ['/'] = 1, ['_'] = 1, ['\\'] = 1, ['='] = 1,
+    ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1, ['6'] = 1, ['7'] = 1,
+    ['8'] = 1, ['9'] = 1, ['A'] = 1, ['B'] = 1, ['C'] = 1, ['D'] = 1, ['E'] = 1, ['F'] = 1,
+    ['G'] = 1, ['H'] = 1, ['I'] = 1, ['J'] = 1, ['K'] = 1, ['L'] = 1, ['M'] = 1, ['N'] = 1,
+    ['O'] = 1, ['P'] = 1, ['Q'] = 1, ['R'] = 1, ['S'] = 1, ['T'] = 1, ['U'] = 1, ['V'] = 1,
+    ['W'] = 1, ['X'] = 1, ['Y'] = 1, ['Z'] = 1, ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1,
+    ['e'] = 1, ['f'] = 1, ['g'] = 1, ['h'] = 1, ['i'] = 1, ['j'] = 1, ['k'] = 1, ['l'] = 1,
+    ['m'] = 1, ['n'] = 1, ['o'] = 1, ['p'] = 1, ['q'] = 1, ['r'] = 1, ['s'] = 1, ['t'] = 1,
+    ['u'] = 1, ['v'] = 1, ['w'] = 1, ['x'] = 1, ['y'] = 1, ['z'] = 1,
+};
+
+/* Bytes that so much base64 stands for; `last` are its last two characters. */
+static Py_ssize_t
+decoded_bytes(Py_ssize_t characters, const unsigned char *last)
+{
+    for (int at = 0; at < 2 && at < characters; at++)
+        characters -= last[1 - at] == '=';
+    return characters * 3 / 4;
+}
+
+/* Bytes of audio in a message, -1 if that takes a closer look. */
+static Py_ssize_t
+audio_bytes(const Text *text, const String *audio)
+{
+    unsigned char out[SHORT_TAIL_BYTES];
+    if (!audio->start)
+        return -1;
+    if (audio->end) {
+        if (text->length > HEAD_BYTES || !ends_whole(text))
+            return -1;
+        Py_ssize_t size = audio->end - audio->start;
+        return size < 2 ? -1 : decoded_bytes(size, text->head + audio->end - 2);
+    }
+    /* It goes on beyond the head, so it must be the last field: base64, a quote and a brace, and
+     * no room for another field between. */
+    if (text->length - SHORT_TAIL_BYTES < audio->start)
+        return -1;
+    const unsigned char *tail = read_tail(text, SHORT_TAIL_BYTES, out);
+    if (tail[SHORT_TAIL_BYTES - 1] != '}' || tail[SHORT_TAIL_BYTES - 2] != '"')
+        return -1;
+    for (int at = 0; at < SHORT_TAIL_BYTES - 2; at++)
+        if (!base64_letters[tail[at]])
+            return -1;
+    return decoded_bytes(text->length - 2 - audio->start, tail + SHORT_TAIL_BYTES - 4);
+}
+
+/* What becomes of messages of this type, -1 if they need a closer look. */
+static long
+find_kind(const Skim *self, const Text *text, const String *type)
+{
+    if (!type->end)
+        return -1;
+    PyObject *name = PyBytes_FromStringAndSize(
+        (const char *)text->head + type->start, type->end - type->start);
+    PyObject *kind = name == NULL ? NULL : PyDict_GetItemWithError(self->names, name);
+    Py_XDECREF(name);
+    return kind == NULL ? -1 : PyLong_AsLong(kind);
+}
+
+static int
+is_of_unit(const Skim *self, const Text *text, const String *unit)
+{
+    if (!self->of_units)
+        return 1;
+    return self->unit != NULL && unit->end
+        && is_name(text, unit, PyBytes_AS_STRING(self->unit), PyBytes_GET_SIZE(self->unit));
+}
+
+/* Adds a message up; whether it was certain how. */
+static int
+add_up(Skim *self, Text *text)
+{
+    Event event;
+    read_head(text, text->key == NULL ? HEAD_BYTES : NEAR_BYTES);
+    if (!read_event(self, text, &event))
+        return 0;
+    if (text->head_bytes < HEAD_BYTES && text->head_bytes < text->length) {
+        /* Most heads end in audio; it is enough to know that no string ends behind them. */
+        Py_ssize_t near = text->head_bytes;
+        read_head(text, HEAD_BYTES);
+        if (!event.value.start || event.value.end
+            || memchr(text->head + near, '"', (size_t)(text->head_bytes - near)) != NULL) {
+            if (!read_event(self, text, &event))
+                return 0;
+        }
+    }
+    long kind = find_kind(self, text, &event.type);
+    if (kind < 0)
+        return 0;
+    if (kind == PLAIN)
+        return ends_whole(text);
+    if (!is_of_unit(self, text, &event.unit))
+        return 0;
+    if (kind == AUDIO) {
+        Py_ssize_t size = audio_bytes(text, &event.value);
+        if (size < 0)
+            return 0;
+        self->audio_bytes += size;
+    } else {
+        if (!event.value.end || !ends_whole(text))
+            return 0;
+        self->pieces++;
+        self->piece_bytes += event.value.end - event.value.start;
+        self->texts |= 1u << (kind - FIRST_TEXT);
+    }
+    self->seen = 1;
+    return 1;
+}
+
+PyDoc_STRVAR(over_doc, "over(data, frames, begin)\n--\n\n"
+    "Adds up the messages of ``frames`` from ``begin`` on; the first that must be looked at.");
+
+static PyObject *
+skim_over(Skim *self, PyObject *const *args, Py_ssize_t given)
+{
+    if (given != 3) {
+        PyErr_SetString(PyExc_TypeError, "over() takes three arguments");
+        return NULL;
+    }
+    Py_ssize_t at = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
+    if (at == -1 && PyErr_Occurred())
+        return NULL;
+    if (!PyObject_CheckBuffer(args[1]))
+        return Py_NewRef(args[2]); /* Python objects: to be looked at one by one */
+    Py_buffer data, frames;
+    if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (PyObject_GetBuffer(args[1], &frames, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&data);
+        return NULL;
+    }
+    const Span *spans = frames.buf;
+    Py_ssize_t count = frames.len / (Py_ssize_t)sizeof(Span);
+    Text text;
+    for (; at >= 0 && at < count; at++) {
+        const Span *span = &spans[at];
+        if (span->first != WHOLE_TEXT || span->end > (uint64_t)data.len
+            || span->payload > span->end)
+            break;
+        text.payload = (const unsigned char *)data.buf + span->payload;
+        text.length = (Py_ssize_t)(span->end - span->payload);
+        text.key = span->masked ? span->key : NULL;
+        text.head = text.copy;
+        text.head_bytes = 0;
+        if (!add_up(self, &text))
+            break;
+    }
+    PyBuffer_Release(&frames);
+    PyBuffer_Release(&data);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(at);
+}
+
+PyDoc_STRVAR(take_doc, "take()\n--\n\n"
+    "What was added up since it was last taken: (audio_bytes, pieces, piece_bytes, texts).");
+
+static PyObject *
+skim_take(Skim *self, PyObject *ignored)
+{
+    PyObject *sums = Py_BuildValue(
+        "nnnI", self->audio_bytes, self->pieces, self->piece_bytes, self->texts);
+    self->audio_bytes = self->pieces = self->piece_bytes = 0;
+    self->texts = 0;
+    self->seen = 0;
+    return sums;
+}
+
+static PyObject *
+skim_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *words[] = {"names", "field", "of_units", NULL};
+    PyObject *names, *field;
+    int of_units = 0;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, keywords, "O!S|$p:Skim", words, &PyDict_Type, &names, &field, &of_units))
+        return NULL;
+    Skim *self = (Skim *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->names = Py_NewRef(names);
+        self->field = Py_NewRef(field);
+        self->of_units = of_units;
+    }
+    return (PyObject *)self;
+}
+
+static void
+skim_dealloc(Skim *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->names);
+    Py_XDECREF(self->field);
+    Py_XDECREF(self->unit);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+skim_get_seen(Skim *self, void *closure)
+{
+    return PyBool_FromLong(self->seen);
+}
+
+static PyObject *
+skim_get_unit(Skim *self, void *closure)
+{
+    return Py_NewRef(self->unit == NULL ? Py_None : self->unit);
+}
+
+static int
+skim_set_unit(Skim *self, PyObject *value, void *closure)
+{
+    if (value == NULL || (value != Py_None && !PyBytes_Check(value))) {
+        PyErr_SetString(PyExc_TypeError, "unit is bytes or None");
+        return -1;
+    }
+    if (value != Py_None && PyBytes_GET_SIZE(value) > MAX_UNIT_BYTES)
+        value = Py_None; /* no id is as long */
+    Py_XSETREF(self->unit, value == Py_None ? NULL : Py_NewRef(value));
+    return 0;
+}
+
+static PyMethodDef skim_methods[] = {
+    {"over", (PyCFunction)(void (*)(void))skim_over, METH_FASTCALL, over_doc},
+    {"take", (PyCFunction)skim_take, METH_NOARGS, take_doc},
+    {NULL},
+};
+
+static PyGetSetDef skim_getset[] = {
+    {"seen", (getter)skim_get_seen, NULL, "Whether there is something to take."},
+    {"unit", (getter)skim_get_unit, (setter)skim_set_unit, "The id that deltas must have."},
+    {NULL},
+};
+
+static PyType_Slot skim_slots[] = {
+    {Py_tp_doc, "Adds up messages that only add up: relay_app.meter.skim.Skim, in C."},
+    {Py_tp_new, skim_new},
+    {Py_tp_dealloc, skim_dealloc},
+    {Py_tp_methods, skim_methods},
+    {Py_tp_getset, skim_getset},
+    {0, NULL},
+};
+
+static PyType_Spec skim_spec = {
+    .name = "relay_app.meter._skim.Skim",
+    .basicsize = sizeof(Skim),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = skim_slots,
+};
+
+static int
+module_exec(PyObject *self)
+{
+    PyObject *type = PyType_FromModuleAndSpec(self, &skim_spec, NULL);
+    if (type == NULL)
+        return -1;
+    int added = PyModule_AddType(self, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return added;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "relay_app.meter._skim",
+    .m_doc = "The Skim of relay_app.meter.skim, compiled.",
+    .m_size = 0,
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC
+PyInit__skim(void)
+{
+    return PyModuleDef_Init(&module);
+}

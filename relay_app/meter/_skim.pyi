@@ -1,0 +1,3 @@
+from relay_app.meter.skim import PythonSkim
+
+class Skim(PythonSkim): ...

@@ -1,0 +1,3 @@
+from relay_app.wire import frames
+
+class Scanner(frames.Scanner): ...

@@ -1,0 +1,11 @@
+"""The Scanner to use: the compiled one where it was built, its twin in Python elsewhere.
+
+The rule: they give the same answers, and nobody has to know which of them does.
+"""
+
+try:
+    from relay_app.wire._scanner import Scanner
+except ImportError:
+    from relay_app.wire.frames import Scanner  # type: ignore[assignment]
+
+__all__ = ["Scanner"]
