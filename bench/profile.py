@@ -38,11 +38,12 @@ PARTS = (
     ("metering: types, by peek", "peek"),
     ("metering: the ends of messages, unmasked", "Message."),
     ("metering: the rest", "_observe"),
-    ("sending: the call", "SocketMixin.send"),
+    ("sending: the call", "Connection.send"),
     ("sending: around it", "Pump._send"),
-    ("receiving: the call", "SocketMixin.recv"),
-    ("receiving: frames", "Scanner.feed"),
+    ("receiving: the call", "Connection.receive_into"),
+    ("receiving: waiting", "Connection.wait_readable"),
     ("receiving: around it", "Link.receive"),
+    ("metering: skims", "_skim_"),
     ("pump, messages", "Pump."),
     ("event loop", "Hub.run"),
 )
@@ -55,11 +56,12 @@ CALLS = (
 )  # fmt: skip
 
 
-async def profile(name: str, seconds: float, *, paced: bool) -> str:
+async def profile(name: str, seconds: float, *, paced: bool, append_ms: int) -> str:
     """The two tables of a peer."""
     sessions = 100 if paced else 20
+    turn = Turn(append_seconds=append_ms / 1000)
     async with (
-        Upstream(Turn()).serving() as upstream,
+        Upstream(turn).serving() as upstream,
         running(PEERS[name], upstream, sessions=sessions) as peer,
     ):
         upstream.paced = paced
@@ -128,10 +130,11 @@ async def _calls(peer: Running, load: Load, seconds: float) -> list[str]:
 @click.argument("peer", default="relay", type=click.Choice(list(PEERS)))
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--paced", is_flag=True, help="100 paced sessions instead of 20 in a closed loop.")
-def main(peer: str, seconds: float, paced: bool) -> None:
+@click.option("--append-ms", default=100, show_default=True, help="Audio in one append.")
+def main(peer: str, seconds: float, paced: bool, append_ms: int) -> None:
     """Prints where PEER's time goes."""
     os.sched_setaffinity(0, LOAD_CORES)
-    click.echo(uvloop.run(profile(peer, seconds, paced=paced)))
+    click.echo(uvloop.run(profile(peer, seconds, paced=paced, append_ms=append_ms)))
 
 
 if __name__ == "__main__":
