@@ -53,6 +53,7 @@ class Pump:
 
     ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
     ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
+    ``skim`` may be replaced at any time.
     ``busy`` is True from the reading of a run to its last byte being taken.
     """
 
@@ -76,7 +77,7 @@ class Pump:
         self._source = source
         self._sink = sink
         self._observe = observe
-        self._skim = skim
+        self.skim = skim
         self._assembler = Assembler(keep_bytes)
         self._hold_seconds = hold_seconds
         self._on_unobserved = on_unobserved
@@ -102,11 +103,27 @@ class Pump:
 
     def _forward(self, run: Run) -> None:
         self.busy = True
-        data, frames = run.data, run.frames
-        end = len(frames)
-        begin = 0
-        first = -1 if self._amid else 0  # where the message began; negative: in an earlier run
+        end = len(run.frames)
         index = self._skimmed(run, 0)
+        self._send(run, self._observe_from(run, index, end) if index < end else 0, end)
+
+    def _skimmed(self, run: Run, begin: int) -> int:
+        """The first frame from ``begin`` on that is to be shown to ``observe``."""
+        try:
+            index = self.skim(run.data, run.frames, begin)
+        except Exception as error:  # noqa: BLE001 - as with observe
+            self._failed(error)
+            return begin
+        self.messages += index - begin
+        return index
+
+    def _observe_from(self, run: Run, index: int, end: int) -> int:
+        """Observes what ``skim`` leaves of a run, and sends what a verdict comes behind: the
+        first frame that is still to be sent."""
+        data, frames = run.data, run.frames
+        begin = 0
+        # Where the message began; negative: in an earlier run.
+        first = -1 if self._amid and not index else index
         try:
             while index < end:
                 message = self._assembler.add(data, frames[index])
@@ -134,17 +151,7 @@ class Pump:
                     self.messages += 1
                     self._observed(rest)
             raise
-        self._send(run, begin, end)
-
-    def _skimmed(self, run: Run, begin: int) -> int:
-        """The first frame from ``begin`` on that is to be shown to ``observe``."""
-        try:
-            index = self._skim(run.data, run.frames, begin)
-        except Exception as error:  # noqa: BLE001 - as with observe
-            self._failed(error)
-            return begin
-        self.messages += index - begin
-        return index
+        return begin
 
     def _wait(self, hold: Hold) -> None:
         try:

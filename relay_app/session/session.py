@@ -25,7 +25,7 @@ from relay_app.session.ends import Ends
 from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
-from relay_app.session.pump import DROP, Observe, Pump, Skim, Verdict
+from relay_app.session.pump import DROP, Observe, Pump, Verdict, skim_nothing
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
@@ -93,12 +93,11 @@ class Session:
         self._taps: tuple[Tap, ...] = ()
         if audit is not None:
             self._taps = (Tap("sent", context.id, audit), Tap("received", context.id, audit))
-        self._up = self._pump(
-            client, target, self._observe_sent, self._skim_sent, CLIENT_KEEP_BYTES
-        )
-        self._down = self._pump(
-            target, client, self._observe_received, self._skim_received, limits.max_message_bytes
-        )
+        self._up = self._pump(client, target, self._observe_sent, CLIENT_KEEP_BYTES)
+        self._down = self._pump(target, client, self._observe_received, limits.max_message_bytes)
+        if not self._taps:
+            self._up.skim = meter.skim_sent
+            self._down.skim = meter.skim_received if guard is None else self._skim_guarded
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
@@ -121,7 +120,7 @@ class Session:
             to_client, to_target = farewells(self.ending)
             parting = self._spawn(self._see_off, self._client, up, to_client)
             if self.ending.cause is not Cause.TARGET and self.ending.offender != "target":
-                self._collector.begin()
+                self._collect()
                 self._collector.wait(self._collect_seconds())
             self._see_off(self._target, down, to_target)
             parting.join()
@@ -139,7 +138,7 @@ class Session:
         From now on nothing that the client says goes upstream.
         """
         if not self._collector.begun:
-            self._collector.begin()
+            self._collect()
             self.drain(fault, FINISH_SECONDS)
 
     def drain(self, fault: Fault, seconds: float) -> None:
@@ -213,18 +212,19 @@ class Session:
             return self._kept_back(self._guard.asked(message))
         return None
 
-    def _skim_sent(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
-        if self._taps or self._collector.begun:
-            return begin
-        return self._meter.skim_sent(data, frames, begin)
-
-    def _skim_received(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
-        if self._taps or self._collector.listens:
+    def _skim_guarded(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
+        if self._collector.listens:
             return begin
         index = self._meter.skim_received(data, frames, begin)
-        if self._guard is not None and index > begin and self._meter.responses_open:
+        if index > begin and self._meter.responses_open:
+            assert self._guard is not None
             self._object(self._guard.look())
         return index
+
+    def _collect(self) -> None:
+        """From now on each message is looked at, from both sides."""
+        self._up.skim = self._down.skim = skim_nothing
+        self._collector.begin()
 
     def _observe_received(self, message: Message) -> Verdict:
         commit = self._bill.received(message)
@@ -280,14 +280,11 @@ class Session:
 
     # -- the pumps ---------------------------------------------------------------------------
 
-    def _pump(
-        self, source: Link, sink: Link, observe: Observe, skim: Skim, keep_bytes: int
-    ) -> Pump:
+    def _pump(self, source: Link, sink: Link, observe: Observe, keep_bytes: int) -> Pump:
         return Pump(
             source,
             sink,
             observe=observe,
-            skim=skim,
             keep_bytes=keep_bytes,
             hold_seconds=self._limits.hold_seconds,
             on_unobserved=self._unobserved,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gevent.hub import get_hub
+from gevent.socket import socket as GeventSocket
 
 from relay_app.wire.frames import Buffer
 
@@ -42,6 +43,11 @@ class Connection:
         self._writable = self._hub.loop.io(sock.fileno(), 2)
         self._pending: Callable[[], int] | None = getattr(sock, "pending", None)
         self.tls: Final = self._pending is not None
+        # The two calls that every message goes through: of gevent's own sockets those of the
+        # socket within, which do not wait either.
+        plain = sock._sock if type(sock) is GeventSocket else sock  # type: ignore[attr-defined]
+        self._recv_into: Callable[[memoryview], int] = plain.recv_into
+        self._send: Callable[[Buffer | memoryview], int] = plain.send
         self.private: Final = self.tls or _stays_on_this_machine(sock)
         """Whether no intermediary can see what goes out."""
 
@@ -58,12 +64,11 @@ class Connection:
     def receive_into(self, room: memoryview) -> int | None:
         """The same, put into ``room``: how many bytes, 0 at the peer's FIN."""
         try:
-            count: int = self._sock.recv_into(room)
+            return self._recv_into(room)
         except _WOULD_BLOCK:
             return None
         except _GONE:
             raise ConnectionLost from None
-        return count
 
     def send(self, data: Buffer | memoryview) -> int:
         """How many bytes of ``data`` the kernel took; 0 if it takes none now.
@@ -71,12 +76,11 @@ class Connection:
         After 0, TLS wants the same bytes first in the next call; more may follow them.
         """
         try:
-            sent: int = self._sock.send(data)
+            return self._send(data)
         except _WOULD_BLOCK:
             return 0
         except _GONE:
             raise ConnectionLost from None
-        return sent
 
     def wait_readable(self) -> None:
         """Waits for bytes, a FIN or an error, unless TLS has bytes already decrypted."""

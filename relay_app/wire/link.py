@@ -125,7 +125,8 @@ class Link:
         Raises LinkEnded when the peer has closed or vanished and FrameError when it broke the
         protocol, both after everything before that was returned.
         """
-        self._leave_room()
+        if self._room:
+            self._leave_room()
         scanner = self._scanner
         while True:
             if self.end is not None:
@@ -144,14 +145,12 @@ class Link:
                 return run
 
     def _read(self) -> Run:
-        scanner = self._scanner
+        scanner, connection = self._scanner, self._connection
         if self._early:
             early, self._early = self._early, b""
             self.bytes_in += len(early)
             return scanner.feed(early)
-        connection = self._connection
-        count = None
-        while count is None:
+        while True:
             # Waiting first, even when bytes may be there, is what keeps one busy peer from
             # holding the hub: every read lets the other greenlets have their turn.
             self.reading = True
@@ -163,14 +162,14 @@ class Link:
                 count = connection.receive_into(scanner.room(READ_BYTES))
             except ConnectionLost:
                 count = 0
-            if count is None:
-                scanner.took(0)  # an idle Link keeps no room
-        if not count:
-            self._vanished()
-            raise LinkEnded(self)
-        self.bytes_in += count
-        self._heard = True
-        return scanner.took(count)
+            if count:
+                self.bytes_in += count
+                self._heard = True
+                return scanner.took(count)
+            if count == 0:
+                self._vanished()
+                raise LinkEnded(self)
+            scanner.took(0)  # an idle Link keeps no room
 
     def _without_control(self, run: Run) -> list[Frame]:
         data_frames = []

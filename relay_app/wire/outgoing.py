@@ -70,12 +70,35 @@ class Outgoing:
         Dropped when :attr:`silent`. Raises ConnectionLost if the connection fails under it.
         Killed before the first byte it leaves no trace; killed later it leaves us torn.
         """
+        if self._pending or self._residue or self.closing or self._lock.locked():
+            self._send_in_turn(data, ends_message=ends_message)
+            return
+        if self.gone or self.torn:
+            return
+        # Nobody else writes and nothing waits to be: what the kernel takes at once, and it is
+        # nearly always all, needs no turn, because nothing here lets others have theirs.
+        try:
+            sent = self._connection.send(data)
+        except ConnectionLost:
+            self.torn = True
+            raise
+        self.bytes_out += sent
+        if sent < len(data):
+            self._send_in_turn(data, ends_message=ends_message, sent=sent)
+            return
+        self.mid_message = not ends_message
+        if ends_message and self._boundary is not None:
+            self._wake()
+
+    def _send_in_turn(
+        self, data: Buffer | memoryview, *, ends_message: bool, sent: int = 0
+    ) -> None:
         with self._lock:
             if self.silent:
                 return
             before, self.mid_message = self.mid_message, not ends_message
             try:
-                self._write(data)
+                self._write(data, sent)
             except BaseException:
                 if not self.torn:
                     self.mid_message = before
@@ -162,12 +185,12 @@ class Outgoing:
         self._pending.clear()
         return out
 
-    def _write(self, data: Buffer | memoryview) -> None:
-        control = self._take_control()
+    def _write(self, data: Buffer | memoryview, done: int = 0) -> None:
+        """Writes ``data``, of which ``done`` bytes went out before."""
+        control = b"" if done else self._take_control()
         if control:
             data = b"".join((control, data))
         size = len(data)
-        done = 0
         waited = False
         try:
             while done < size:
