@@ -1,6 +1,6 @@
-"""What setup.cfg cannot declare: the two parts that are compiled.
+"""What setup.cfg cannot declare: the parts that are compiled.
 
-Both are optional. Where there is no C compiler the installation goes on without them, and their
+All are optional. Where there is no C compiler the installation goes on without them, and their
 twins in Python do the work.
 """
 
@@ -17,6 +17,7 @@ setup(
         )
         for name, source in (
             ("relay_app.wire._scanner", "relay_app/wire/_scanner.c"),
+            ("relay_app.wire._express", "relay_app/wire/_express.c"),
             ("relay_app.meter._skim", "relay_app/meter/_skim.c"),
         )
     ]

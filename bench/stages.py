@@ -21,7 +21,8 @@ from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
 from relay_app.meter.prices import PriceList
 from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.vocabulary import load
-from relay_app.session.pump import Pump, Skim
+from relay_app.session.pump import Pump
+from relay_app.wire.express import Skim
 from relay_app.wire.frames import TEXT, Run, encode
 from relay_app.wire.link import LinkEnded
 from relay_app.wire.messages import Assembler, Message
@@ -71,7 +72,7 @@ class _Source:
         self._scanner = Scanner(masked=masked, max_message_bytes=_MAX)
         self.pieces: list[bytes] = []
 
-    def receive(self) -> Run:
+    def receive(self, express: object = None) -> Run:
         while self.pieces:
             run = self._scanner.feed(self.pieces.pop(0))
             if run.frames:
@@ -126,11 +127,10 @@ class _Stages:
         def observe(message: Message) -> None:
             look(message)
 
-        return Pump(
+        pump = Pump(
             source,  # type: ignore[arg-type]
             sink,  # type: ignore[arg-type]
             observe=observe,
-            skim=skim,
             keep_bytes=_MAX,
             hold_seconds=1,
             on_unobserved=_raise,
@@ -138,6 +138,8 @@ class _Stages:
             new_key=lambda: _KEY,
             clock=time.monotonic,
         )
+        pump.look_with(skim)
+        return pump
 
     def _prepare(self) -> tuple[list[bytes], list[bytes]]:
         return _streams(self._turn, next(self._numbers), self._read_bytes)

@@ -4,6 +4,8 @@ The rules:
 
 * it reads again only after its bytes were taken by the other side;
 * a run of untouched frames goes out in one send, verbatim;
+* while it waits, an Express forwards what needs no thought, on the hub; the pump comes in for the
+  rest, at the point where the Express has got to;
 * every message is looked at before its last frame goes out: ``skim`` runs over as many as need
   no more than that, and the one at which it stops is shown to ``observe``. If ``observe`` answers
   with a Hold, that frame and what follows it wait, the other direction does not. If it answers
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Literal, Protocol
 
+from relay_app.wire.express import Express, Skim
 from relay_app.wire.frames import Buffer, Frame, Run, remask
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Assembler, Message
@@ -39,8 +42,6 @@ DROP: Final = _Drop.DROP
 
 Verdict = Hold | Literal[_Drop.DROP] | None
 Observe = Callable[[Message], Verdict]
-Skim = Callable[[Buffer, Sequence[Frame], int], int]
-"""Looks at the messages of a run's frames, from one on: the frame that it has not looked at."""
 
 
 def skim_nothing(data: Buffer, frames: Sequence[Frame], begin: int) -> int:
@@ -53,7 +54,6 @@ class Pump:
 
     ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
     ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
-    ``skim`` may be replaced at any time.
     ``busy`` is True from the reading of a run to its last byte being taken.
     """
 
@@ -63,7 +63,7 @@ class Pump:
         sink: Link,
         *,
         observe: Observe,
-        skim: Skim = skim_nothing,
+        express: Express | None = None,
         keep_bytes: int,
         hold_seconds: float,
         on_unobserved: Callable[[Exception], None],
@@ -71,13 +71,13 @@ class Pump:
         new_key: Callable[[], bytes],
         clock: Callable[[], float],
     ) -> None:
-        self.messages = 0
         self.unobserved = 0
         self.busy = False
         self._source = source
         self._sink = sink
         self._observe = observe
-        self.skim = skim
+        self._skim: Skim = skim_nothing
+        self._messages = 0
         self._assembler = Assembler(keep_bytes)
         self._hold_seconds = hold_seconds
         self._on_unobserved = on_unobserved
@@ -86,6 +86,19 @@ class Pump:
         self._clock = clock
         self._amid = False
         self._remask = sink.masks and not sink.verbatim
+        self._express = None if self._remask else express
+
+    @property
+    def messages(self) -> int:
+        """Messages seen so far."""
+        return self._messages + (self._express.messages if self._express is not None else 0)
+
+    def look_with(self, skim: Skim, *, express: bool = False) -> None:
+        """From now on ``skim`` runs over messages before ``observe`` sees them. If it neither
+        waits nor raises it may do so on an ``express``."""
+        self._skim = skim
+        if self._express is not None:
+            self._express.skim = skim if express else None
 
     def run(self) -> None:
         """Pumps until the source ends.
@@ -99,22 +112,36 @@ class Pump:
         while True:
             self.busy = False
             # In one expression: a name for the run would keep it while the next is awaited.
-            self._forward(source.receive())
+            self._forward(source.receive(self._express))
 
     def _forward(self, run: Run) -> None:
         self.busy = True
         end = len(run.frames)
-        index = self._skimmed(run, 0)
-        self._send(run, self._observe_from(run, index, end) if index < end else 0, end)
+        index, sent = self._taken_over()
+        if not index:
+            index = self._skimmed(run, 0)
+        else:
+            self._messages += index
+        begin = self._observe_from(run, index, end) if index < end else 0
+        self._send(run, begin, end, sent)
+
+    def _taken_over(self) -> tuple[int, int]:
+        """How many frames of the run the Express has looked at, and what it has sent of them."""
+        express = self._express
+        if express is None:
+            return 0, 0
+        got_to = express.skimmed, express.sent
+        express.skimmed = express.sent = 0
+        return got_to
 
     def _skimmed(self, run: Run, begin: int) -> int:
         """The first frame from ``begin`` on that is to be shown to ``observe``."""
         try:
-            index = self.skim(run.data, run.frames, begin)
+            index = self._skim(run.data, run.frames, begin)
         except Exception as error:  # noqa: BLE001 - as with observe
             self._failed(error)
             return begin
-        self.messages += index - begin
+        self._messages += index - begin
         return index
 
     def _observe_from(self, run: Run, index: int, end: int) -> int:
@@ -130,7 +157,7 @@ class Pump:
                 index += 1
                 if message is None:
                     continue
-                self.messages += 1
+                self._messages += 1
                 verdict = self._observed(message)
                 if verdict is DROP:
                     if first >= 0:
@@ -148,7 +175,7 @@ class Pump:
             for frame in frames[index:]:
                 rest = self._assembler.add(data, frame)
                 if rest is not None:
-                    self.messages += 1
+                    self._messages += 1
                     self._observed(rest)
             raise
         return begin
@@ -172,8 +199,8 @@ class Pump:
         self.unobserved += 1
         self._on_unobserved(error)
 
-    def _send(self, run: Run, begin: int, end: int) -> None:
-        """Sends the frames from ``begin`` to before ``end``."""
+    def _send(self, run: Run, begin: int, end: int, sent: int = 0) -> None:
+        """Sends the frames from ``begin`` to before ``end``, but for ``sent`` bytes of them."""
         if begin == end:
             return
         frames = run.frames
@@ -187,7 +214,11 @@ class Pump:
                 self._send_pieces(run, frames[begin:end])
             else:
                 start = frames[begin].start if begin else 0
-                self._sink.send(memoryview(run.data)[start : last.end], ends_message=last.fin)
+                data = memoryview(run.data)[start : last.end]
+                if sent:
+                    self._sink.send_rest(data, sent)
+                else:
+                    self._sink.send(data, ends_message=last.fin)
         except LinkEnded:
             pass  # its own pump reads how it ended; here there is only nobody to send to
 

@@ -29,6 +29,7 @@ from relay_app.session.pump import DROP, Observe, Pump, Verdict, skim_nothing
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
+from relay_app.wire.express import Express
 from relay_app.wire.frames import Buffer, Frame, FrameError
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Message
@@ -96,8 +97,11 @@ class Session:
         self._up = self._pump(client, target, self._observe_sent, CLIENT_KEEP_BYTES)
         self._down = self._pump(target, client, self._observe_received, limits.max_message_bytes)
         if not self._taps:
-            self._up.skim = meter.skim_sent
-            self._down.skim = meter.skim_received if guard is None else self._skim_guarded
+            self._up.look_with(meter.skim_sent, express=True)
+            if guard is None:
+                self._down.look_with(meter.skim_received, express=True)
+            else:
+                self._down.look_with(self._skim_guarded)
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
@@ -223,7 +227,8 @@ class Session:
 
     def _collect(self) -> None:
         """From now on each message is looked at, from both sides."""
-        self._up.skim = self._down.skim = skim_nothing
+        self._up.look_with(skim_nothing)
+        self._down.look_with(skim_nothing)
         self._collector.begin()
 
     def _observe_received(self, message: Message) -> Verdict:
@@ -285,6 +290,7 @@ class Session:
             source,
             sink,
             observe=observe,
+            express=Express(source, sink),
             keep_bytes=keep_bytes,
             hold_seconds=self._limits.hold_seconds,
             on_unobserved=self._unobserved,

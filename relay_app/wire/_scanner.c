@@ -144,6 +144,7 @@ typedef struct {
     char *tail;       /* else what there is of a frame, or NULL */
     Py_ssize_t used;  /* bytes of either */
     Py_ssize_t awaiting;
+    Py_ssize_t bytes; /* all that were ever taken */
     Py_ssize_t max_message_bytes;
     Py_ssize_t message_bytes;
     char in_message;
@@ -408,6 +409,7 @@ scanner_took(Scanner *self, PyTypeObject *type, PyObject *const *args, Py_ssize_
         return NULL;
     }
     self->used += count;
+    self->bytes += count;
     return scan(self, PyType_GetModuleState(type));
 }
 
@@ -445,6 +447,7 @@ scanner_feed(Scanner *self, PyTypeObject *type, PyObject *const *args, Py_ssize_
         goto done;
     memcpy(PyByteArray_AS_STRING(self->buffer) + self->used, data.buf, (size_t)data.len);
     self->used += data.len;
+    self->bytes += data.len;
     run = scan(self, state);
 done:
     PyBuffer_Release(&data);
@@ -457,6 +460,12 @@ scanner_awaiting(Scanner *self, void *closure)
     return PyLong_FromSsize_t(self->awaiting);
 }
 
+static PyObject *
+scanner_bytes(Scanner *self, void *closure)
+{
+    return PyLong_FromSsize_t(self->bytes);
+}
+
 static PyMethodDef scanner_methods[] = {
     {"room", (PyCFunction)scanner_room, METH_O, room_doc},
     {"took", (PyCFunction)(void (*)(void))scanner_took,
@@ -467,6 +476,7 @@ static PyMethodDef scanner_methods[] = {
 };
 
 static PyGetSetDef scanner_getset[] = {
+    {"bytes", (getter)scanner_bytes, NULL, "All bytes that were ever taken."},
     {"awaiting", (getter)scanner_awaiting, NULL, "Bytes of the frame being received, if known."},
     {NULL},
 };

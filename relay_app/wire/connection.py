@@ -13,18 +13,23 @@ import termios
 from collections.abc import Callable
 from typing import Any, Final
 
-from gevent.hub import get_hub
+from gevent.hub import Waiter, get_hub
 from gevent.socket import socket as GeventSocket
 
 from relay_app.wire.frames import Buffer
 
-__all__ = ["Connection", "ConnectionLost"]
+__all__ = ["READ_BYTES", "Connection", "ConnectionLost"]
+
+READ_BYTES = 65_536
+"""How much is read at once, unless a large frame is coming in."""
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # A socket that was closed, or a TLS one that was shut down, raises ValueError.
 _GONE = (OSError, ValueError)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _COUNT = struct.Struct("i")
+
+Each = Callable[[Callable[[Any], None], Any], None]
 
 
 class ConnectionLost(Exception):
@@ -34,20 +39,25 @@ class ConnectionLost(Exception):
 class Connection:
     """Belongs to the hub it was made on. At most one greenlet waits in each direction."""
 
+    __slots__ = ("_hub", "_readable", "_sock", "_writable", "pending", "private", "read_some",
+                 "tls", "write_some")  # fmt: skip
+
     def __init__(self, sock: Any, *, user_timeout_seconds: float) -> None:
         self._sock = sock
         _tune(sock, user_timeout_seconds)
         sock.settimeout(0.0)
         self._hub = get_hub()
         self._readable = self._hub.loop.io(sock.fileno(), 1)
-        self._writable = self._hub.loop.io(sock.fileno(), 2)
-        self._pending: Callable[[], int] | None = getattr(sock, "pending", None)
-        self.tls: Final = self._pending is not None
-        # The two calls that every message goes through: of gevent's own sockets those of the
-        # socket within, which do not wait either.
+        self._writable: Any = None
+        self.pending: Final[Callable[[], int] | None] = getattr(sock, "pending", None)
+        """Of TLS: how many bytes are decrypted already."""
+        self.tls: Final = self.pending is not None
+        # Of gevent's own sockets those of the socket within, which do not wait either.
         plain = sock._sock if type(sock) is GeventSocket else sock  # type: ignore[attr-defined]
-        self._recv_into: Callable[[memoryview], int] = plain.recv_into
-        self._send: Callable[[Buffer | memoryview], int] = plain.send
+        self.read_some: Final[Callable[[memoryview], int]] = plain.recv_into
+        """The socket's own call, which raises whatever it raises."""
+        self.write_some: Final[Callable[[Buffer | memoryview], int]] = plain.send
+        """Likewise."""
         self.private: Final = self.tls or _stays_on_this_machine(sock)
         """Whether no intermediary can see what goes out."""
 
@@ -64,7 +74,7 @@ class Connection:
     def receive_into(self, room: memoryview) -> int | None:
         """The same, put into ``room``: how many bytes, 0 at the peer's FIN."""
         try:
-            return self._recv_into(room)
+            return self.read_some(room)
         except _WOULD_BLOCK:
             return None
         except _GONE:
@@ -76,19 +86,34 @@ class Connection:
         After 0, TLS wants the same bytes first in the next call; more may follow them.
         """
         try:
-            return self._send(data)
+            return self.write_some(data)
         except _WOULD_BLOCK:
             return 0
         except _GONE:
             raise ConnectionLost from None
 
-    def wait_readable(self) -> None:
-        """Waits for bytes, a FIN or an error, unless TLS has bytes already decrypted."""
-        if self._pending is None or not self._pending():
+    def wait_readable(self, each: Each | None = None) -> None:
+        """Waits for bytes, a FIN or an error, unless TLS has bytes already decrypted.
+
+        With ``each`` that is called on the hub whenever there are some, with a function and its
+        argument, and only when it calls them the wait is over.
+        """
+        if self.pending is not None and self.pending():
+            return
+        if each is None:
             self._hub.wait(self._readable)
+            return
+        waiter: Waiter[Any] = Waiter(self._hub)
+        self._readable.start(each, waiter.switch, waiter)
+        try:
+            waiter.get()
+        finally:
+            self._readable.stop()
 
     def wait_writable(self) -> None:
         """Waits until the kernel may take bytes, or has an error to tell."""
+        if self._writable is None:  # most kernels' buffers are never full
+            self._writable = self._hub.loop.io(self._sock.fileno(), 2)
         self._hub.wait(self._writable)
 
     def unacknowledged(self) -> int:
@@ -117,7 +142,8 @@ class Connection:
     def release(self) -> None:
         """Gives back everything but the socket, which belongs to whoever opened it."""
         self._readable.close()
-        self._writable.close()
+        if self._writable is not None:
+            self._writable.close()
 
 
 def _tune(sock: Any, user_timeout_seconds: float) -> None:

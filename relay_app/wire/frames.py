@@ -99,10 +99,11 @@ class Scanner:
 
     Memory: at most the frame being received, and what a reader is given room for. ``awaiting`` is
     that frame's size once its header is known, else 0, so that room can be asked for elsewhere.
+    ``bytes`` counts all that were ever taken.
     """
 
     __slots__ = ("_buffer", "_in_message", "_mask_bit", "_max_message_bytes", "_message_bytes",
-                 "_tail", "_used", "awaiting")  # fmt: skip
+                 "_tail", "_used", "awaiting", "bytes")  # fmt: skip
 
     def __init__(self, *, masked: bool, max_message_bytes: int) -> None:
         self._mask_bit = _MASKED if masked else 0
@@ -113,6 +114,7 @@ class Scanner:
         self._buffer: bytearray | None = None
         self._used = 0
         self.awaiting = 0
+        self.bytes = 0
 
     def room(self, size: int) -> memoryview:
         """Where the next ``size`` bytes or so are to be put; a large frame's own place."""
@@ -143,6 +145,7 @@ class Scanner:
         buffer = self._buffer
         if buffer is None or not 0 <= count <= len(buffer) - self._used:
             raise ValueError("more bytes than there was room for")
+        self.bytes += count
         size = self._used = self._used + count
         if size < self.awaiting == len(buffer):
             return NOTHING

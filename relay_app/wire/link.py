@@ -13,11 +13,11 @@ How frames go out is in ``outgoing``, what a socket answers in ``connection``.
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 
-from relay_app.wire.connection import Connection, ConnectionLost
+from relay_app.wire.connection import READ_BYTES, Connection, ConnectionLost
 from relay_app.wire.frames import (
     ABNORMAL,
     CLOSE,
@@ -35,9 +35,10 @@ from relay_app.wire.outgoing import Outgoing
 from relay_app.wire.rooms import SMALL_BYTES, Rooms
 from relay_app.wire.scanner import Scanner
 
-__all__ = ["Link", "LinkEnded"]
+if TYPE_CHECKING:
+    from relay_app.wire.express import Express
 
-READ_BYTES = 65_536
+__all__ = ["Link", "LinkEnded"]
 
 
 class LinkEnded(Exception):
@@ -75,59 +76,64 @@ class Link:
         self.masks = masks
         self.end: Close | None = None
         self.reading = False
-        self.bytes_in = 0
         self._clock = clock
         self._early = early
-        self._scanner = Scanner(masked=not masks, max_message_bytes=max_message_bytes)
+        self.scanner = Scanner(masked=not masks, max_message_bytes=max_message_bytes)
         self._fault: FrameError | None = None
         self._rooms = rooms
         self._room = 0
         self._room_since = 0.0
-        self._heard = False
+        self._heard_bytes = 0
         self._asked = False
         self._silent_seconds = 0.0
         self._acknowledged = 0
-        self._connection = Connection(sock, user_timeout_seconds=user_timeout_seconds)
-        self._out = Outgoing(self._connection, masks=masks, clock=clock)
-        self.verbatim: Final = self._connection.private
+        self.connection = Connection(sock, user_timeout_seconds=user_timeout_seconds)
+        self.out = Outgoing(self.connection, masks=masks, clock=clock)
+        self.verbatim: Final = self.connection.private
         """Whether masks that somebody else chose may go out on this Link (RFC 6455 10.3)."""
 
     @property
     def closing(self) -> bool:
         """Whether our close frame was asked for."""
-        return self._out.closing
+        return self.out.closing
 
     @property
     def silent(self) -> bool:
         """Whether data would be dropped: we have closed, or there is nobody to send it to."""
-        return self._out.silent
+        return self.out.silent
 
     @property
     def mid_message(self) -> bool:
         """Whether the peer has the beginning of a fragmented message without its end."""
-        return self._out.mid_message
+        return self.out.mid_message
 
     @property
     def blocked_since(self) -> float | None:
         """Since when the peer has taken nothing of what is being sent; None if it takes."""
-        return self._out.blocked_since
+        return self.out.blocked_since
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes the peer has sent, as far as we have read."""
+        return self.scanner.bytes
 
     @property
     def bytes_out(self) -> int:
         """Bytes the kernel has taken."""
-        return self._out.bytes_out
+        return self.out.bytes_out
 
     # -- receiving ---------------------------------------------------------------------------
 
-    def receive(self) -> Run:
-        """The next whole data frames, at least one; control frames are dealt with here.
+    def receive(self, express: "Express | None" = None) -> Run:
+        """The next whole data frames, at least one; control frames are dealt with here. Until
+        then ``express``, whose source this Link must be, forwards what needs no thought.
 
         Raises LinkEnded when the peer has closed or vanished and FrameError when it broke the
         protocol, both after everything before that was returned.
         """
         if self._room:
             self._leave_room()
-        scanner = self._scanner
+        scanner = self.scanner
         while True:
             if self.end is not None:
                 raise LinkEnded(self)
@@ -137,34 +143,35 @@ class Link:
                 self._rooms.take(scanner.awaiting)
                 self._room = scanner.awaiting
                 self._room_since = self._clock()
-            run = self._read()
+            # Who has room gives it back when the frame has been forwarded, which is seen here.
+            run = self._read(None if self._room else express)
             self._fault = run.fault
             if run.has_control:
                 run = run._replace(frames=self._without_control(run))
             if run.frames:
                 return run
 
-    def _read(self) -> Run:
-        scanner, connection = self._scanner, self._connection
+    def _read(self, express: "Express | None") -> Run:
+        scanner, connection = self.scanner, self.connection
         if self._early:
             early, self._early = self._early, b""
-            self.bytes_in += len(early)
             return scanner.feed(early)
         while True:
             # Waiting first, even when bytes may be there, is what keeps one busy peer from
             # holding the hub: every read lets the other greenlets have their turn.
             self.reading = True
             try:
-                connection.wait_readable()
+                connection.wait_readable(express)
             finally:
                 self.reading = False
+            if express is not None and express.run is not None:
+                run, express.run = express.run, None
+                return run
             try:
                 count = connection.receive_into(scanner.room(READ_BYTES))
             except ConnectionLost:
                 count = 0
             if count:
-                self.bytes_in += count
-                self._heard = True
                 return scanner.took(count)
             if count == 0:
                 self._vanished()
@@ -177,7 +184,7 @@ class Link:
             if frame.opcode < CLOSE:
                 data_frames.append(frame)
             elif frame.opcode == PING:
-                self._out.control(PONG, _payload(run.data, frame))
+                self.out.control(PONG, _payload(run.data, frame))
             elif frame.opcode == CLOSE:
                 # Nothing counts that stands behind it, broken or not.
                 self._fault = None
@@ -209,11 +216,22 @@ class Link:
         the peer ended is then for the reader to find out. Killed in the middle, the Link is dead.
         """
         try:
-            self._out.send(data, ends_message=ends_message)
+            self.out.send(data, ends_message=ends_message)
         except ConnectionLost:
             raise LinkEnded(self) from None
         except BaseException:
-            if self._out.torn:
+            if self.out.torn:
+                self._vanished()
+            raise
+
+    def send_rest(self, data: Buffer | memoryview, sent: int) -> None:
+        """The same for whole messages of which an Express has sent so many bytes just now."""
+        try:
+            self.out.send_rest(data, sent, ends_message=True)
+        except ConnectionLost:
+            raise LinkEnded(self) from None
+        except BaseException:
+            if self.out.torn:
                 self._vanished()
             raise
 
@@ -225,17 +243,17 @@ class Link:
         Raises LinkEnded if the connection fails under it.
         """
         try:
-            sent = self._out.send_text(text, seconds)
+            sent = self.out.send_text(text, seconds)
         except ConnectionLost:
             raise LinkEnded(self) from None
         finally:
-            if self._out.torn:
+            if self.out.torn:
                 self._vanished()
         return sent
 
     def ping(self) -> None:
         """Asks the peer for a pong. Never blocks."""
-        self._out.control(PING, b"")
+        self.out.control(PING, b"")
 
     def pulse(self, elapsed_seconds: float, ping_seconds: float) -> bool:
         """The heartbeat, called by the keeper: whether the peer may still be taken for alive.
@@ -245,13 +263,14 @@ class Link:
         healthy peer cannot reach us. Nor does time count in which it acknowledged bytes and
         has more to come: our ping is behind them. Never blocks.
         """
-        self._out.nudge()
+        self.out.nudge()
         taking = self._takes()
-        if self._out.torn:
+        if self.out.torn:
             # Once all it said is read there is no use for it.
             return not self.reading
-        if self._heard:
-            self._heard = self._asked = False
+        if self.scanner.bytes > self._heard_bytes:
+            self._heard_bytes = self.scanner.bytes
+            self._asked = False
             self._silent_seconds = 0.0
         elif self.reading and not taking:
             self._silent_seconds += elapsed_seconds
@@ -265,27 +284,27 @@ class Link:
 
     def _takes(self) -> bool:
         """Whether the peer has taken bytes since the last call, and has not got all yet."""
-        under_way = self._connection.unacknowledged()
-        acknowledged = self._out.bytes_out - under_way
+        under_way = self.connection.unacknowledged()
+        acknowledged = self.out.bytes_out - under_way
         advanced = acknowledged > self._acknowledged
         self._acknowledged = acknowledged
-        blocked = self._out.blocked_since is not None
+        blocked = self.out.blocked_since is not None
         if advanced and blocked:
             # The kernel wakes a writer only when a third of its buffer is free again: on a slow
             # line that takes longer than a stall may.
-            self._out.blocked_since = self._clock()
+            self.out.blocked_since = self._clock()
         return advanced and (under_way > 0 or blocked)
 
     def close(self, close: Close) -> None:
         """Sends our close frame, once, behind what is being sent. Never blocks."""
-        self._out.close(close)
+        self.out.close(close)
 
     # -- ending ------------------------------------------------------------------------------
 
     def _vanished(self) -> None:
         if self.end is None:
             self.end = Close(ABNORMAL)
-        self._out.give_up()
+        self.out.give_up()
 
     def abort(self) -> None:
         """Ends the connection: what the peer did not read is thrown away.
@@ -293,9 +312,9 @@ class Link:
         It is shut down now, and reset when its owner closes the socket.
         """
         self._vanished()
-        self._out.torn = True
-        self._connection.reset_on_close()
-        self._connection.shut_down(socket.SHUT_RDWR)
+        self.out.tear()
+        self.connection.reset_on_close()
+        self.connection.shut_down(socket.SHUT_RDWR)
 
     def finish(self, seconds: float) -> None:
         """Ends the connection so that the peer can still read our last words.
@@ -305,16 +324,16 @@ class Link:
         takes our close frame with it. Nobody may be receiving any more. Afterwards the socket
         is shut down, not closed.
         """
-        if not self._out.torn:
+        if not self.out.torn:
             gevent.with_timeout(seconds, self._say_and_drain, timeout_value=None)
-        self._connection.shut_down(socket.SHUT_RDWR)
+        self.connection.shut_down(socket.SHUT_RDWR)
 
     def _say_and_drain(self) -> None:
         # Both at once: a peer blocked in its own writing may read again only when we do.
         drain = gevent.spawn(self._drop_unread)
         try:
-            self._out.finish()
-            self._connection.shut_down(socket.SHUT_WR)
+            self.out.finish()
+            self.connection.shut_down(socket.SHUT_WR)
             drain.join()
         except ConnectionLost:
             pass  # as gone as can be
@@ -324,8 +343,8 @@ class Link:
     def _drop_unread(self) -> None:
         try:
             while True:
-                self._connection.wait_readable()
-                if self._connection.receive(READ_BYTES) == b"":
+                self.connection.wait_readable()
+                if self.connection.receive(READ_BYTES) == b"":
                     return
         except ConnectionLost:
             return
@@ -334,7 +353,7 @@ class Link:
         """Gives back everything but the socket itself, which belongs to whoever opened it."""
         self._vanished()
         self._leave_room()
-        self._connection.release()
+        self.connection.release()
 
 
 def _payload(data: Buffer, frame: Frame) -> bytes:

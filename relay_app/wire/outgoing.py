@@ -12,7 +12,8 @@ Memory: besides what a caller is sending, at most six control frames, however ma
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import gevent
 from gevent.event import Event
@@ -41,10 +42,17 @@ class Outgoing:
 
     ``closing``: our close frame was asked for. ``gone``: there is nobody to write to. ``torn``:
     a frame was left unfinished or the connection failed, so that no byte may follow.
-    ``blocked_since``: since when the kernel has taken nothing of what is being sent.
+    ``blocked_since``: since when the kernel has taken nothing of what is being sent. ``clear``:
+    nobody writes, nothing waits to be written and nothing forbids it, so that whoever has bytes
+    which the kernel takes at once needs no turn.
     """
 
+    __slots__ = ("_boundary", "_clock", "_connection", "_lock", "_masks", "_pending", "_residue",
+                 "blocked_since", "bytes_out", "clear", "closing", "gone", "mid_message",
+                 "torn")  # fmt: skip
+
     def __init__(self, connection: Connection, *, masks: bool, clock: Callable[[], float]) -> None:
+        self.clear = True
         self.closing = False
         self.gone = False
         self.torn = False
@@ -70,30 +78,22 @@ class Outgoing:
         Dropped when :attr:`silent`. Raises ConnectionLost if the connection fails under it.
         Killed before the first byte it leaves no trace; killed later it leaves us torn.
         """
-        if self._pending or self._residue or self.closing or self._lock.locked():
-            self._send_in_turn(data, ends_message=ends_message)
-            return
-        if self.gone or self.torn:
-            return
-        # Nobody else writes and nothing waits to be: what the kernel takes at once, and it is
-        # nearly always all, needs no turn, because nothing here lets others have theirs.
-        try:
-            sent = self._connection.send(data)
-        except ConnectionLost:
-            self.torn = True
-            raise
-        self.bytes_out += sent
+        sent = 0
+        if self.clear:
+            try:
+                sent = self._connection.send(data)
+            except ConnectionLost:
+                self.tear()
+                raise
+            self.bytes_out += sent
         if sent < len(data):
-            self._send_in_turn(data, ends_message=ends_message, sent=sent)
-            return
-        self.mid_message = not ends_message
-        if ends_message and self._boundary is not None:
-            self._wake()
+            self.send_rest(data, sent, ends_message=ends_message)
+        else:
+            self._sent_whole(ends_message)
 
-    def _send_in_turn(
-        self, data: Buffer | memoryview, *, ends_message: bool, sent: int = 0
-    ) -> None:
-        with self._lock:
+    def send_rest(self, data: Buffer | memoryview, sent: int, *, ends_message: bool) -> None:
+        """The same for frames of which ``sent`` bytes went out just now."""
+        with self._turn():
             if self.silent:
                 return
             before, self.mid_message = self.mid_message, not ends_message
@@ -103,8 +103,27 @@ class Outgoing:
                 if not self.torn:
                     self.mid_message = before
                 raise
+        self._sent_whole(ends_message)
+
+    def _sent_whole(self, ends_message: bool) -> None:
+        self.mid_message = not ends_message
         if ends_message:
             self._wake()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Our turn to write: nobody else does until it is over."""
+        try:
+            with self._lock:
+                self.clear = False
+                yield
+        finally:
+            self._look()
+
+    def _look(self) -> None:
+        """Finds out whether the way is clear; to be called whenever something has changed."""
+        waits = self._pending or self._residue or self._lock.locked()
+        self.clear = not (waits or self.silent)
 
     def send_text(self, text: str, seconds: float) -> bool:
         """A message of our own between two others; False if it got no turn in ``seconds``."""
@@ -113,7 +132,7 @@ class Outgoing:
 
     def _send_between(self, frame: bytes) -> bool:
         while True:
-            with self._lock:
+            with self._turn():
                 if self.silent:
                     return False
                 if not self.mid_message:
@@ -127,6 +146,7 @@ class Outgoing:
         if self.silent:
             return
         self._pending[opcode] = encode(opcode, payload, self._new_key())
+        self.clear = False
         self.nudge()
 
     def close(self, close: Close) -> None:
@@ -134,6 +154,7 @@ class Outgoing:
         if self.closing:
             return
         self.closing = True
+        self.clear = False
         self._wake()
         code = NO_STATUS if close.code == ABNORMAL else close.code
         # Last in, so last out: dicts keep their order, and nothing is put in any more.
@@ -143,7 +164,13 @@ class Outgoing:
     def give_up(self) -> None:
         """There is nobody to write to any more; who waits for a turn need not."""
         self.gone = True
+        self.clear = False
         self._wake()
+
+    def tear(self) -> None:
+        """No byte may follow what went out."""
+        self.torn = True
+        self.clear = False
 
     def nudge(self) -> None:
         """Tries again to send control frames that did not fit in the socket. Never blocks."""
@@ -152,10 +179,11 @@ class Outgoing:
                 self._flush()
             finally:
                 self._lock.release()
+                self._look()
 
     def finish(self) -> None:
         """Blocks until the kernel has every control frame. Raises ConnectionLost."""
-        with self._lock:
+        with self._turn():
             if (self._pending or self._residue) and not self.torn:
                 self._write(b"")
 
@@ -172,7 +200,7 @@ class Outgoing:
             try:
                 sent = self._connection.send(out)
             except ConnectionLost:
-                self.torn = True
+                self.tear()
                 return
             self.bytes_out += sent
             self._residue = out[sent:]
@@ -209,13 +237,13 @@ class Outgoing:
                 self._connection.wait_writable()
                 waited = True
         except ConnectionLost:
-            self.torn = True
+            self.tear()
             raise
         except BaseException:
             # Killed, or out of time. In the middle of a frame nothing may follow it, and TLS
             # has encrypted the beginning already.
             if done or self._connection.tls:
-                self.torn = True
+                self.tear()
             else:
                 self._residue = control
             raise

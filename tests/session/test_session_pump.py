@@ -25,7 +25,7 @@ class Source:
         self._chunks: Iterator[bytes] = iter(chunks)
         self._end = end or LinkEnded(self)  # type: ignore[arg-type]
 
-    def receive(self) -> Run:
+    def receive(self, express: object = None) -> Run:
         for chunk in self._chunks:
             run = self._scanner.feed(chunk)
             if run.has_control:
@@ -286,7 +286,7 @@ def test_a_pump_that_waits_keeps_nothing_of_what_it_forwarded() -> None:
     references: list[int] = []
 
     class Watched(Source):
-        def receive(self) -> Run:
+        def receive(self, express: object = None) -> Run:
             references.append(sys.getrefcount(chunk))
             return super().receive()
 

@@ -40,7 +40,7 @@ def test_a_pump_that_breaks_is_1011_to_both(
         raise MemoryError
 
     monkeypatch.setattr(on.target_link, "send", broken)
-    on.client.say("input_audio_buffer.append", audio="AAAA")
+    on.client.say("response.create")
     assert on.client.told()["error"]["code"] == "relay_error"
     assert on.client.part()[0] == 1011
     assert on.target.part()[0] == 1011

@@ -1,0 +1,3 @@
+from relay_app.wire.express import PythonExpress
+
+class Express(PythonExpress): ...
