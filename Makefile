@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILT  := setup.cfg setup.py relay_app/wire/_scanner.c relay_app/wire/_express.c relay_app/wire/spans.h relay_app/meter/_skim.c
 
-.PHONY: run test bench lint format clean
+.PHONY: run test test-pure bench lint format clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/relay-app quickstart
@@ -12,6 +12,10 @@ run: $(VENV)/run.stamp
 # Most tests wait, for deadlines and for servers, so two at once take little more than half the time.
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The parts that have a twin in C, as where they could not be compiled: a minute and a half.
+test-pure: $(VENV)/test.stamp
+	PYTHONPATH=bench/pure $(BIN)/python -m pytest -n 2 --dist loadfile tests/wire tests/session tests/meter
 
 # What to run and how often: make bench BENCH='closed-loop --rounds 3'
 bench: $(VENV)/bench.stamp

@@ -78,6 +78,14 @@ GOALS = (
     Goal("the same, vs LiteLLM", "closed-loop", "cpu_ms_per_turn", 0.20, "litellm"),
     Goal("the same, vs naive.py", "closed-loop", "cpu_ms_per_turn", 0.15, "naive"),
     Goal(
+        "CPU per voice turn without the compiled parts, vs nginx",
+        "closed-loop",
+        "cpu_ms_per_turn",
+        1.6,
+        "nginx",
+        "relay-pure",
+    ),
+    Goal(
         "CPU per message, 20 ms chunks, vs nginx", "chunks-20ms", "cpu_us_per_message", 1.5, "nginx"
     ),
     Goal(

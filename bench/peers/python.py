@@ -15,6 +15,7 @@ from bench.processes import Process, file_limit, free_port
 __all__ = ["LiteLLM", "Naive", "Relay"]
 
 _ROOT = Path(__file__).parents[2]
+_PURE = _ROOT / "bench" / "pure"
 _SPARE_SESSIONS = 100
 _RELAY_FILES = 512
 """What our relay wants besides two a session, or it does not start."""
@@ -40,12 +41,24 @@ durability = "{durability}"
 
 
 class Relay(Peer):
-    """relay_app under gunicorn, with its defaults: metering, SQLite, durable before forwarding."""
+    """relay_app under gunicorn, with its defaults: metering, SQLite, durable before forwarding.
 
-    def __init__(self, name: str, *, durability: str = "before-forward", workers: int = 1) -> None:
+    ``pure``: without its compiled parts, as where there was no compiler.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        durability: str = "before-forward",
+        workers: int = 1,
+        pure: bool = False,
+    ) -> None:
         self.name = name
         self._durability = durability
         self._workers = workers
+        folders = [_PURE, _ROOT] if pure else [_ROOT]
+        self._path = os.pathsep.join(str(folder) for folder in folders)
 
     def version(self) -> str:
         return version("relay_app")
@@ -66,7 +79,7 @@ class Relay(Peer):
             sys.executable, "-m", "relay_app.cli", "serve", "--config", str(config),
             "--bind", f"127.0.0.1:{port}", "--workers", str(self._workers),
         ]  # fmt: skip
-        process = Process(command, cores=cores, folder=folder, PYTHONPATH=str(_ROOT))
+        process = Process(command, cores=cores, folder=folder, PYTHONPATH=self._path)
         process.wait_listening(port)
         return Running(f"ws://127.0.0.1:{port}", process, folder)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from websockets.frames import Frame as OtherFrame
 from websockets.frames import Opcode
 from websockets.streams import StreamReader
+from wire_support import compiled, those_there
 
-from relay_app.wire._scanner import Scanner as Compiled
 from relay_app.wire.frames import (
     BINARY,
     CLOSE,
@@ -31,10 +31,10 @@ from relay_app.wire.frames import (
 
 KEY = b"\x11\x22\x33\x44"
 LIMIT = 1_000_000
-TWINS = {"python": Scanner, "compiled": Compiled}
+TWINS = {"python": Scanner, "compiled": compiled("_scanner", "Scanner")}
 
 
-@pytest.fixture(autouse=True, scope="module", params=TWINS)
+@pytest.fixture(autouse=True, scope="module", params=those_there(TWINS))
 def _twin(request: pytest.FixtureRequest) -> Iterator[None]:
     TWINS["tested"] = TWINS[request.param]
     yield

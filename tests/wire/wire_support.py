@@ -3,10 +3,12 @@
 import socket as stdlib_socket
 import ssl as stdlib_ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import gevent
+import pytest
 import trustme
 from gevent import socket
 from gevent import ssl as gevent_ssl
@@ -43,6 +45,24 @@ class Authority:
 
 
 _authority: list[Authority] = []
+
+
+def compiled(module: str, name: str) -> Any:
+    """The twin in C of something of the wire, or None where it is not built."""
+    try:
+        return getattr(import_module(f"relay_app.wire.{module}"), name)
+    except ImportError:
+        return None
+
+
+def those_there(twins: Mapping[str, Any]) -> list[Any]:
+    """The names of ``twins`` as parameters; those that are not built are skipped."""
+    return [
+        pytest.param(
+            name, marks=pytest.mark.skipif(twin is None, reason="the compiled parts are not built")
+        )
+        for name, twin in twins.items()
+    ]
 
 
 def authority() -> Authority:
