@@ -379,7 +379,7 @@ def _settings(known: Costs, asked: Question) -> Sequence[str]:
         f"`response.done` waits {given.store_ms:g} ms or more. A unit is a record and {first} "
         "checkpoint(s), of which those that end up in one batch with the record are never sent. "
         "PostgreSQL syncs its log for transactions that come at once together; Redis with "
-        "`appendfsync always` for all of a turn of its loop, and what it keeps it keeps in memory. A "
+        "`appendfsync always` for all of a turn of its loop, and it keeps everything in memory. A "
         "store that takes fewer rows than that is to be had once for each part of the machines: "
         "a budget holds within one store.",
         "- **Upstream connections.** A source address has "
