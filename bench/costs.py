@@ -1,9 +1,10 @@
 """What the pump asks of the kernel and of the allocator: ``python -m bench.costs [--write]``.
 
 A fixed conversation goes through a real Session between real sockets, message by message, in
-bursts and in pieces, and what is counted is the same on every machine: calls of recv and send,
-wake-ups of greenlets, allocations and their bytes. The rule: no clock. Between two steps everybody
-waits until the kernel has delivered what was sent, so no figure depends on how fast anything is.
+bursts and in pieces, and what is counted is the same on every machine: calls of recv, send and
+epoll_ctl, wake-ups of greenlets, allocations and their bytes. The rule: no clock. Between two
+steps everybody waits until the kernel has delivered what was sent, so no figure depends on how
+fast anything is.
 
 Both paths are measured, the compiled one and the one of Python alone (``bench/pure``). The figures
 that were agreed on are in ``bench/results/pump-costs.json``, and ``tests/bench`` holds to them.
@@ -19,6 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +33,7 @@ import gevent
 import greenlet
 from gevent.socket import socket as GeventSocket
 
-from bench.allocations import Counter, counter
+from bench.counters import Allocations, Calls, Counter, build
 from bench.results import FOLDER
 from bench.workload import MODEL, Turn, session_created, session_update, session_updated
 from relay_app.ledger.outbox import Commit
@@ -54,7 +56,7 @@ __all__ = ["CALLS", "FILE", "PATHS", "PURE", "TOLERANCE", "Figures", "compare", 
 FILE = FOLDER / "pump-costs.json"
 PURE = Path(__file__).with_name("pure")
 PATHS = ("compiled", "pure")
-CALLS = ("recv", "send", "wakeups")
+CALLS = ("recv", "send", "epoll_ctl", "wakeups")
 """What is counted the same by every version of Python; allocations and bytes are not."""
 TOLERANCE = 0.05
 WRITE = "python -m bench.costs --write"
@@ -82,20 +84,6 @@ class Said(NamedTuple):
     frame: bytes
 
 
-class CountingSocket(GeventSocket):
-    """Not exactly gevent's type, so that a Connection uses these calls and not those within."""
-
-    recvs = sends = 0
-
-    def recv_into(self, *args: Any) -> int:
-        CountingSocket.recvs += 1
-        return int(self._sock.recv_into(*args))  # type: ignore[attr-defined]
-
-    def send(self, *args: Any) -> int:
-        CountingSocket.sends += 1
-        return int(self._sock.send(*args))  # type: ignore[attr-defined]
-
-
 class Ledger:
     """An accountant of the quickest kind: what it is told is durable at once."""
 
@@ -114,8 +102,8 @@ class Ledger:
 class Far:
     """The far end of a Link: says what it is told to, and hears what comes."""
 
-    def __init__(self, make: type[GeventSocket], *, name: str, masks: bool) -> None:
-        self.sock, self._near = _pair(make)
+    def __init__(self, *, name: str, masks: bool) -> None:
+        self.sock, self._near = _pair()
         self.link = Link(
             self._near, name=name, masks=masks, max_message_bytes=1 << 24, rooms=Rooms(1 << 28)
         )
@@ -145,10 +133,10 @@ class Far:
 class Conversation:
     """A Session, with a client and a provider that take turns."""
 
-    def __init__(self, make: type[GeventSocket], count: Counter) -> None:
-        self._count = count
-        self._client = Far(make, name="client", masks=False)
-        self._target = Far(make, name="target", masks=True)
+    def __init__(self, counters: Sequence[Counter]) -> None:
+        self._counters = counters
+        self._client = Far(name="client", masks=False)
+        self._target = Far(name="target", masks=True)
         meter = Meter(
             "rs_costs", key="bench", upstream="provider", model=MODEL, upstream_model=MODEL,
             clock=time.time, price=Pricer(PriceList(built_in_prices().prices), {}),
@@ -184,10 +172,12 @@ class Conversation:
     def turn(self) -> None:
         """The relay's turn: it does what there is to be done, and what it takes is counted."""
         self.steps += 1
-        self._count.resume()
+        for counter in self._counters:
+            counter.resume()
         for _ in range(_TURNS):
             self._hub.wait(self._always)
-        self._count.pause()
+        for counter in reversed(self._counters):
+            counter.pause()
 
     def heard(self) -> tuple[bytes, bytes]:
         """What the provider and the client have heard since this was last asked."""
@@ -206,8 +196,8 @@ class Conversation:
         self._target.close()
 
 
-def _pair(make: type[GeventSocket]) -> tuple[Any, Any]:
-    """A connection over loopback: a far end that waits, and a near one of the kind asked for."""
+def _pair() -> tuple[Any, Any]:
+    """A connection over loopback: a far end that waits, and a near one that gevent knows."""
     with socket.socket() as listener:
         # Of a size of their own, before they connect: what the kernel finds right changes.
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -221,7 +211,7 @@ def _pair(make: type[GeventSocket]) -> tuple[Any, Any]:
         far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         far.connect(listener.getsockname())
         near, _ = listener.accept()
-    return far, make(fileno=near.detach())
+    return far, GeventSocket(fileno=near.detach())
 
 
 def _ready(sock: Any) -> int:
@@ -303,22 +293,11 @@ _DELIVERIES = {"one by one": one_by_one, "in bursts": in_bursts, "in pieces": in
 # -- what is counted -----------------------------------------------------------------------------
 
 
-class _Nothing:
-    """A Counter that counts nothing."""
-
-    def resume(self) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def take(self) -> tuple[int, int]:
-        return 0, 0
-
-
-class _Wakeups:
-    """How often a greenlet is woken that is neither the hub nor this one."""
+class Wakeups:
+    """A Counter of how often a greenlet is woken that is neither the hub nor this one."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self._count = 0
         self._counting = False
         self._others = (gevent.getcurrent(), gevent.get_hub())
 
@@ -328,15 +307,15 @@ class _Wakeups:
     def pause(self) -> None:
         self._counting = False
 
-    def take(self) -> tuple[int, int]:
-        found, self.count = self.count, 0
-        return found, 0
+    def take(self) -> dict[str, int]:
+        found, self._count = self._count, 0
+        return {"wakeups": found}
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
         def switched(event: str, args: Any) -> None:
             if self._counting and args[1] not in self._others:
-                self.count += 1
+                self._count += 1
 
         before = greenlet.settrace(switched)
         try:
@@ -345,10 +324,10 @@ class _Wakeups:
             greenlet.settrace(before)
 
 
-def _prepared(kind: str, make: type[GeventSocket], count: Counter) -> tuple[Any, list[Said]]:
+def _prepared(kind: str, counters: Sequence[Counter]) -> tuple[Conversation, list[Said]]:
     """A Conversation that is warm, and what is to be said in it."""
     if kind != "recorded session":
-        conversation = Conversation(make, count)
+        conversation = Conversation(counters)
         conversation.goes_on(opening())
         for number in range(_WARM_UPS):
             for part, way in enumerate(_DELIVERIES.values()):
@@ -359,43 +338,37 @@ def _prepared(kind: str, make: type[GeventSocket], count: Counter) -> tuple[Any,
         conversation.goes_on(begun)
         return conversation, midst
     for way in _DELIVERIES.values():
-        earlier = Conversation(make, count)
+        earlier = Conversation(counters)
         earlier.goes_on(way(recorded()))
         earlier.end()
-    return Conversation(make, count), recorded()
+    return Conversation(counters), recorded()
 
 
-def _counts(kind: str, delivery: str, count: _Wakeups) -> dict[str, int]:
-    conversation, said = _prepared(kind, CountingSocket, count)
-    with count.counted():
-        count.take()
-        CountingSocket.recvs = CountingSocket.sends = 0
-        _goes_on(conversation, said, delivery)
-        wakeups, _ = count.take()
-    figures = {"messages": len(said), "recv": CountingSocket.recvs, "send": CountingSocket.sends}
-    conversation.end()
-    return {**figures, "wakeups": wakeups}
+def _taken(counters: Sequence[Counter]) -> dict[str, int]:
+    return {name: value for counter in counters for name, value in counter.take().items()}
 
 
-def _allocations(kind: str, delivery: str, count: Counter) -> dict[str, int]:
-    conversation, said = _prepared(kind, GeventSocket, count)
+def _counted(kind: str, delivery: str, counters: Sequence[Counter]) -> dict[str, int]:
+    conversation, said = _prepared(kind, counters)
     gc.collect()
     gc.disable()
     try:
         conversation.turn()
-        count.take()
+        _taken(counters)
         conversation.turn()
-        turn = count.take()
+        turn = _taken(counters)
         before = conversation.steps
         _goes_on(conversation, said, delivery)
-        found = count.take()
+        found = _taken(counters)
     finally:
         gc.enable()
     # Without what the turns of the hub take by themselves.
     steps = conversation.steps - before
     conversation.end()
-    calls, size = (each - steps * own for each, own in zip(found, turn, strict=True))
-    return {"allocations": calls, "bytes": size}
+    return {
+        "messages": len(said),
+        **{name: value - steps * turn[name] for name, value in found.items()},
+    }
 
 
 def _goes_on(conversation: Conversation, said: Sequence[Said], delivery: str) -> None:
@@ -410,16 +383,15 @@ def measure() -> Figures:
     """What is counted here and now, on whichever path was imported."""
     load()
     # Compiling first: it is Python, and what it leaves behind is not to be counted.
-    allocations = counter()
-    wakeups = _Wakeups()
-    return {
-        f"{kind}, {delivery}": {
-            **_counts(kind, delivery, wakeups),
-            **_allocations(kind, delivery, allocations),
-        }
-        for kind in ("audio and text", "voice turn", "recorded session")
-        for delivery in _DELIVERIES
-    }
+    asked: list[Counter] = [Calls(), Allocations()]
+    wakeups = Wakeups()
+    figures: Figures = {}
+    for kind in ("audio and text", "voice turn", "recorded session"):
+        for delivery in _DELIVERIES:
+            counted = _counted(kind, delivery, asked)
+            with wakeups.counted():  # apart, for a trace allocates
+                figures[f"{kind}, {delivery}"] = counted | _counted(kind, delivery, [wakeups])
+    return figures
 
 
 # -- what was agreed on --------------------------------------------------------------------------
@@ -437,10 +409,13 @@ def measured(path: str, environment: dict[str, str] | None = None) -> Figures:
     if path == "pure":
         folders.insert(0, str(PURE))
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.costs", "--here", path],
-        cwd=_ROOT, env=variables, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        preloaded = (str(build("calls", Path(folder))), variables.get("LD_PRELOAD", ""))
+        variables["LD_PRELOAD"] = " ".join(filter(None, preloaded))
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.costs", "--here", path],
+            cwd=_ROOT, env=variables, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     figures: Figures = json.loads(done.stdout)
@@ -487,8 +462,10 @@ def write(figures: dict[str, Figures], file: Path = FILE) -> None:
 
 def table(figures: dict[str, Figures]) -> str:
     """All of it, for each message, as Markdown."""
-    lines = ["| for each message | path | recv | send | wake-ups | allocations | bytes |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| for each message | path | recv | send | epoll_ctl | wake-ups | allocations | bytes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for path, cases in figures.items():
         for case, each in cases.items():
             cells = [f"{each[name] / each['messages']:.2f}" for name in CALLS]

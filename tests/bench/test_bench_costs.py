@@ -5,26 +5,41 @@ from pathlib import Path
 
 import pytest
 
-from bench import allocations
 from bench.costs import PATHS, WRITE, agreed, compare, measured, python_version, table, write
+from bench.counters import NoCompiler, build
 
 TOLD = f"if that is meant, agree on it: {WRITE}"
 WASTE = {
-    "allocations": "lambda data, send=connection.write_some: send(memoryview(data))",
-    "send": "lambda data, send=connection.write_some: send(data[:9]) + send(data[9:])",
+    "allocations": "memoryview(data)",
+    "send": "ours.send(b'x', socket.MSG_DONTWAIT), theirs.recv(9)",
+    "epoll_ctl": "poll.register(ours), poll.unregister(ours)",
 }
 PATCH = """\
-from relay_app.wire.connection import Connection
+import select
+import socket
 
-made = Connection.__init__
+from relay_app.meter.meter import Meter
+
+ours, theirs = socket.socketpair()
+poll = select.epoll()
+made = Meter.__init__
 
 
-def make(connection, *args, **options):
-    made(connection, *args, **options)
-    connection.write_some = {waste}
+def make(meter, *args, **options):
+    made(meter, *args, **options)
+    meter.skim_sent = wasteful(meter.skim_sent)
+    meter.skim_received = wasteful(meter.skim_received)
 
 
-Connection.__init__ = make
+def wasteful(skim):
+    def look(data, frames, begin):
+        {waste}
+        return skim(data, frames, begin)
+
+    return look
+
+
+Meter.__init__ = make
 """
 
 
@@ -65,17 +80,25 @@ def test_a_case_that_nobody_agreed_on_is_named() -> None:
 
 
 def test_what_was_written_is_agreed_on(tmp_path: Path) -> None:
-    each = {"messages": 2, "recv": 1, "send": 1, "wakeups": 1, "allocations": 9, "bytes": 64}
+    each = {
+        "messages": 2,
+        "recv": 1,
+        "send": 1,
+        "epoll_ctl": 0,
+        "wakeups": 1,
+        "allocations": 9,
+        "bytes": 64,
+    }
     figures = {path: {"a turn": each} for path in PATHS}
     file = tmp_path / "costs.json"
     write(figures, file)
     assert agreed("pure", file) == {"a turn": each}
-    assert "| a turn | compiled | 0.50 | 0.50 | 0.50 | 4.5 | 32 |" in table(figures)
+    assert "| a turn | compiled | 0.50 | 0.50 | 0.00 | 0.50 | 4.5 | 32 |" in table(figures)
 
 
 def test_without_a_compiler_nothing_is_counted_and_it_says_so(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: "no-such-compiler")
-    with pytest.raises(allocations.NoCompiler, match="no-such-compiler -shared"):
-        allocations.counter()
+    with pytest.raises(NoCompiler, match="no-such-compiler -shared"):
+        build("calls", tmp_path)
