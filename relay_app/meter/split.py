@@ -32,6 +32,8 @@ class Split(NamedTuple):
 
     def floored(self) -> "Split":
         """The same without negative counts."""
+        if self.text >= 0 and self.audio >= 0 and self.image >= 0:
+            return self
         return Split(max(0, self.text), max(0, self.audio), max(0, self.image))
 
     def scaled(self, total: int) -> "Split":
