@@ -11,7 +11,7 @@ from websockets.frames import Frame as OtherFrame
 from websockets.frames import Opcode
 from websockets.streams import StreamReader
 
-from relay_app.wire._scanner import Scanner as Compiled
+from relay_app.wire._compiled import Scanner as Compiled
 from relay_app.wire.frames import (
     BINARY,
     CLOSE,

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_app.wire import _scanner, frames, scanner
+from relay_app.wire import _compiled, frames, scanner
 from relay_app.wire.frames import Frame, FrameError, Run, encode
 
 ROOM = 64
 
 
 def test_the_compiled_one_is_built_and_in_use() -> None:
-    assert scanner.Scanner is _scanner.Scanner
+    assert scanner.Scanner is _compiled.Scanner
 
 
 def pair(*, masked: bool, limit: int = 1_000_000) -> tuple[Any, Any]:
-    twins = (frames.Scanner, _scanner.Scanner)
+    twins = (frames.Scanner, _compiled.Scanner)
     python, compiled = (twin(masked=masked, max_message_bytes=limit) for twin in twins)
     return python, compiled
 
