@@ -190,6 +190,19 @@ def test_async_records_gather_and_flush_does_not_wait_for_more(accountant: Maker
     assert [len(call) for call in store.calls] == [5]
 
 
+def test_a_lone_record_is_written_at_once_and_those_that_follow_gather(accountant: Maker) -> None:
+    store = ScriptedStore()
+    ledger = accountant(store, group_seconds=10_000.0)
+    assert ledger.record([make_record("lone")]).wait(30)
+    for n in range(5):
+        ledger.record([make_record(str(n))])
+        for _ in range(100):
+            gevent.sleep(0)
+    assert [len(call) for call in store.calls] == [1]
+    assert ledger.flush(30)
+    assert [len(call) for call in store.calls] == [1, 5]
+
+
 def test_close_stores_what_is_pending_and_ends_recording(accountant: Maker) -> None:
     store = ScriptedStore()
     ledger = accountant(store)
