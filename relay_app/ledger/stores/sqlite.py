@@ -115,12 +115,15 @@ class SQLite:
 
     def microusd(self, cost_usd: str) -> str:
         """SQLite has no decimals, so what is before the point and what is behind it are read as
-        whole numbers: exact, where a float would be off from 16 digits on."""
+        whole numbers: exact, where a float would be off from 16 digits on. With six digits behind
+        it, as the relay writes, they are read as one: a quarter of what the triggers take."""
+        one = f"CAST(replace({cost_usd}, '.', '') AS INTEGER)"
         digits = f"ltrim({cost_usd}, '-')"
         behind = f"substr({digits}, instr({digits} || '.', '.') + 1)"
         return (
-            f"(CASE WHEN {cost_usd} LIKE '-%' THEN -1 ELSE 1 END * (CAST({digits} AS INTEGER)"
-            f" * 1000000 + CAST(substr({behind} || '000000', 1, 6) AS INTEGER)))"
+            f"(CASE WHEN substr({cost_usd}, -7, 1) = '.' THEN {one}"
+            f" ELSE CASE WHEN {cost_usd} LIKE '-%' THEN -1 ELSE 1 END * (CAST({digits} AS INTEGER)"
+            f" * 1000000 + CAST(substr({behind} || '000000', 1, 6) AS INTEGER)) END)"
         )
 
     @contextmanager
