@@ -20,6 +20,7 @@ import gevent
 
 from bench.workload import MODEL, Turn, session_created
 from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.entries import decode, encode, scan
 from relay_app.ledger.price_list import built_in_prices
 from relay_app.ledger.pricer import Pricer
 from relay_app.ledger.stores import Store, open_store
@@ -134,6 +135,15 @@ class _Costs:
                 store.write(records)
             return _each(before, _now(resource.RUSAGE_THREAD), group * times)
 
+    def journalled(self) -> Cost:
+        """what a journal would add: an entry, encoded, found and decoded"""
+        records = [record for each in self._records(20, 20) for record in each]
+        begun = time.thread_time()
+        data = b"".join(map(encode, records))
+        for payload in scan(data, final=True).payloads:
+            decode(payload)
+        return (time.thread_time() - begun) / len(records), 0.0
+
     def all_of_it(self, sessions: int, each: int) -> Cost:
         """both"""
         with self._store() as store:
@@ -156,6 +166,7 @@ def costs(*, rounds: int = 7, records: int = 1_000) -> dict[str, Cost]:
         for _ in range(rounds):
             gc.collect()
             note(str(run.metered.__doc__), run.metered(200))
+            note(str(run.journalled.__doc__), run.journalled())
             for group in GROUPS:
                 each = records // group
                 note(
