@@ -22,6 +22,9 @@ MAX_INPUT: Final = 1024
 """Items that one response can be given to read instead of the conversation."""
 
 
+_UNTAGGED: Final = hash(frozenset())
+
+
 class Asked(NamedTuple):
     """A ``response.create`` that is not answered yet, in tokens; None is "as in the session"."""
 
@@ -123,5 +126,7 @@ def is_outside(response: dict[str, Any]) -> bool:
 
 def _tag(metadata: object) -> int:
     """A number that equal metadata share: of strings, the only values allowed there."""
+    if not metadata:
+        return _UNTAGGED
     pairs = mapping(metadata).items()
     return hash(frozenset((key, value) for key, value in pairs if isinstance(value, str)))

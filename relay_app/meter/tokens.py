@@ -79,6 +79,8 @@ def _encoded(text: str, encode: Encode | None) -> int | None:
     if encode is None:
         return None
     try:
+        if len(text) <= CHUNK_CHARS:
+            return len(encode(text))
         return sum(len(encode(chunk)) for chunk in _chunks(text))
     except Exception:  # noqa: BLE001 - whatever the tokenizer cannot do, the meter goes on
         return None
