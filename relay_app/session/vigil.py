@@ -19,6 +19,8 @@ ROOM_SECONDS = 60.0
 class Vigil:
     """Over one session between ``client`` and ``target`` that begins ``now``."""
 
+    __slots__ = ("_active", "_ends", "_limits", "_links", "_log", "_seen_messages", "_started")
+
     def __init__(
         self, client: Link, target: Link, ends: Ends, limits: Server, log: SessionLog, now: float
     ) -> None:

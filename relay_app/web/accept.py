@@ -186,6 +186,8 @@ class _SessionResponse(Response):
 
 
 class _SessionIterable:
+    __slots__ = ("_carrier", "_handshake", "_serve")
+
     def __init__(self, carrier: Carrier, handshake: Handshake | None, serve: Serve) -> None:
         self._carrier = carrier
         self._handshake = handshake
