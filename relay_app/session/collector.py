@@ -22,6 +22,7 @@ __all__ = ["Collector"]
 
 MAX_ERROR_BYTES = 16_384
 """Error events are about 300 bytes."""
+_NONE: Set[str] = frozenset()
 
 
 class Collector:
@@ -44,8 +45,8 @@ class Collector:
         self._target = target
         self._event_id = event_id
         self._spawn = spawn
-        self._unwelcome: Set[str] = frozenset()
-        self._cancelled: Set[str] = frozenset()
+        self._unwelcome = _NONE
+        self._cancelled = _NONE
         self._said = False
         self._cancelling = False
         self._vain = False

@@ -117,7 +117,7 @@ class Session:
             tap.start()
         up = self._spawn(self._run, self._up, self._client)
         down = self._spawn(self._run, self._down, self._target)
-        down.rawlink(lambda _: self._collector.give_up())
+        down.rawlink(self._heard_out)
         self.ending = self._ends.wait()
         to_client, to_target = farewells(self.ending)
         parting = self._spawn(self._see_off, self._client, up, to_client)
@@ -253,6 +253,9 @@ class Session:
             self._client.send_text(codec.dumps({**event, "event_id": self._event_id}))
         except LinkEnded:
             pass  # nobody is there to be told
+
+    def _heard_out(self, down: "gevent.Greenlet[..., None]") -> None:
+        self._collector.give_up()
 
     def _not_recorded(self, fault: Fault) -> None:
         self.drain(RelayFault(fault.message, code=fault.code), self._limits.drain_seconds)

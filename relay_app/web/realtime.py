@@ -272,8 +272,12 @@ class _Conversation:
     def _vanished(self) -> None:
         if not self._abandoned:
             self._abandoned = True
-            self._overdue.close()
+            self._in_time()
             self._abandon()
+
+    def _in_time(self) -> None:
+        self._overdue.close()
+        del self._overdue
 
     def _give_up(self) -> None:
         self._abandoned = True
@@ -289,7 +293,7 @@ class _Conversation:
             late = RelayFault("the answer was ready too late", code="accepted_too_late")
             _LastWords(endpoint, late).say(sock, early)
             return
-        self._overdue.close()
+        self._in_time()
         try:
             meter = Meter(
                 context.id,
