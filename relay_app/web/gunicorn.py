@@ -27,6 +27,9 @@ from relay_app.settings import Settings, SettingsError  # noqa: E402
 from relay_app.web.preflight import check_settings  # noqa: E402
 
 WATCH_SECONDS = 0.2
+YOUNG_OBJECTS = 10_000
+"""Of which the collector looks for cycles among the new ones, of 700 by default: a session is some
+200 objects without any, and looking through them is a twentieth of what it costs to open."""
 PUBLISH_ROUNDS = 25
 """Of watching: 5 seconds. The keeper publishes too, but only while sessions are open."""
 SPARE_CONNECTIONS = 100
@@ -143,6 +146,7 @@ def post_worker_init(worker: Any) -> None:
     # of a second each time that a thread reads thousands of rows.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     announce = relay.settings.server.drain_announce_seconds
     if announce:
         stop: Any = signal.getsignal(signal.SIGTERM)
