@@ -54,6 +54,3 @@ def configure(level: int = logging.INFO) -> None:
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
-    # Looked up for each line, the name of its thread makes an object of the greenlet that logs,
-    # 2 kB of it, and no line of ours shows it.
-    logging.logThreads = False

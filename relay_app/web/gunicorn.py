@@ -11,6 +11,7 @@ monkey.patch_all()
 
 import gc  # noqa: E402
 import importlib  # noqa: E402
+import logging  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
 import shutil  # noqa: E402
@@ -43,6 +44,8 @@ _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 # costs to open. GEVENT_TRACK_GREENLET_TREE=1 has it back for gevent.util's reports.
 if "GEVENT_TRACK_GREENLET_TREE" not in os.environ:
     gevent.config.track_greenlet_tree = False
+# A log record names its thread, and of a greenlet that name is made for the first line: 2 kB more.
+logging.logThreads = False
 
 try:
     _settings = Settings.from_environment()
