@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-BUILT  := setup.cfg setup.py relay_app/wire/_scanner.c relay_app/wire/_express.c relay_app/wire/spans.h relay_app/meter/_skim.c
+BUILT  := setup.cfg setup.py $(wildcard relay_app/*/*.c relay_app/*/*.h)
 
 .PHONY: run test test-pure bench lint format clean
 

@@ -6,19 +6,22 @@ twins in Python do the work.
 
 from setuptools import Extension, setup
 
+WIRE = "relay_app/wire/"
+
 setup(
     ext_modules=[
         Extension(
-            name,
-            sources=[source],
-            depends=["relay_app/wire/spans.h"],
+            "relay_app.wire._compiled",
+            sources=[WIRE + "compiled.c", WIRE + "scanner.c", WIRE + "express.c"],
+            depends=[WIRE + "compiled.h", WIRE + "spans.h"],
             extra_compile_args=["-O3"],
             optional=True,
-        )
-        for name, source in (
-            ("relay_app.wire._scanner", "relay_app/wire/_scanner.c"),
-            ("relay_app.wire._express", "relay_app/wire/_express.c"),
-            ("relay_app.meter._skim", "relay_app/meter/_skim.c"),
-        )
+        ),
+        Extension(
+            "relay_app.meter._skim",
+            sources=["relay_app/meter/skim.c"],
+            extra_compile_args=["-O3"],
+            optional=True,
+        ),
     ]
 )

@@ -25,7 +25,7 @@ from bench.rounds import LOAD_CORES, running, window
 from bench.workload import Turn
 
 PARTS = (
-    ("a record: commit by SQLite, on its thread", "_WorkerGreenlet"),
+    ("a record: commit by SQLite, on its thread", "_work_off"),
     ("a record: hand-over to that thread and back", "Accountant._flush"),
     ("a record: hold of response.done", "Pump._wait"),
     ("keeper, metrics", "Keeper._visit"),

@@ -5,5 +5,5 @@ The rule: nothing of the relay knows of it. Python imports a module of this name
 
 import sys
 
-for name in ("relay_app.wire._scanner", "relay_app.wire._express", "relay_app.meter._skim"):
+for name in ("relay_app.wire._compiled", "relay_app.meter._skim"):
     sys.modules[name] = None  # type: ignore[assignment]

@@ -40,6 +40,13 @@ CLOSE_SECONDS = 1.0
 FLUSH_SECONDS = 0.05
 """Under ``async``, how much of what was used a kill may cost."""
 
+GROUP_SECONDS = 0.01
+"""How far apart writes begin at most because they are shared: twice the records a commit took a
+third off what each costs the thread. Whoever is alone waits for nobody, see ``_pause``."""
+
+GROUP_COMMITS = 6
+"""A write that so many shared is followed by the longest pause."""
+
 CHECKPOINT_SECONDS = 0.2
 """How long a checkpoint waits for a write that it can join, or to become needless."""
 
@@ -55,9 +62,10 @@ class Accountant:
     """Takes records from every session of one hub and makes them durable in order.
 
     ``durability`` says what the sessions are promised, and they find it here: under
-    ``before-forward`` records are written at once, for a session holds back a message until
-    its commit is done; under ``async`` nobody waits, and records gather for ``flush_seconds``
-    so that fewer, larger transactions are made. A commit means the same under both.
+    ``before-forward`` records are written at once, for a session holds back a message until its
+    commit is done, and gather for up to ``group_seconds`` under load; under ``async`` nobody
+    waits, and records gather for ``flush_seconds`` so that fewer, larger transactions are made. A
+    commit means the same under both.
 
     With a ``journal`` a commit is done when its records are there, and another greenlet ships
     them to the store. A store that fails is then no reason to refuse sessions, for as long as
@@ -76,6 +84,7 @@ class Accountant:
         durability: Durability = "before-forward",
         max_pending: int = 10_000,
         flush_seconds: float = FLUSH_SECONDS,
+        group_seconds: float = GROUP_SECONDS,
         backoff: Callable[[int], float] = backoff_seconds,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -84,6 +93,7 @@ class Accountant:
         self.journal = journal
         self._store = store
         self._flush_seconds = flush_seconds
+        self._group_seconds = group_seconds
         self._backoff = backoff
         self._clock = clock
         self._closing = False
@@ -343,23 +353,33 @@ class Accountant:
     def _flush_forever(self) -> None:
         failures = 0
         untried = self.journal is not None  # find out before a session depends on it
+        begun, shared = float("-inf"), 0
         self._wake.set()  # a successor finds what its predecessor left
         while True:
             self._wake.wait()
-            if self.durability == "async":
-                self._hurry.wait(self._flush_seconds)
+            pause = self._pause(begun, shared)
+            if pause > 0:
+                self._hurry.wait(pause)
             self._leave_if_replaced()
             self._wake.clear()
             self._hurry.clear()
             commits, checkpoints = self._outbox.commits(), self._outbox.checkpoints()
             if not commits and not checkpoints and not untried:
                 continue
+            begun, shared = time.monotonic(), len(commits)
             if self._write(commits, checkpoints):
                 failures, untried = 0, False
             else:
                 failures += 1
                 self._hurry.wait(self._backoff(failures))
                 self._wake.set()
+
+    def _pause(self, begun: float, shared: int) -> float:
+        """How long records gather for a write, the last having ``begun`` then for ``shared``."""
+        if self.durability == "async":
+            return self._flush_seconds
+        apart = self._group_seconds * min(1.0, max(0, shared - 1) / (GROUP_COMMITS - 1))
+        return begun + apart - time.monotonic()
 
     def _leave_if_replaced(self) -> None:
         """End this greenlet if it is a copy that a fork made, woken amid its successor's state."""

@@ -10,10 +10,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
-from gevent.threadpool import ThreadPool
-
 from relay_app.ledger.stores.base import StoreError, redact
-from relay_app.ledger.threads import call
+from relay_app.ledger.threads import Thread
 from relay_app.meter.usage import UsageRecord
 
 __all__ = ["COMMIT_SECONDS", "Writer"]
@@ -53,13 +51,13 @@ class Writer:
         self._write = write
         self._waits = waits
         self._clock = clock
-        self._pool: ThreadPool | None = None
+        self._thread: Thread | None = None
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """``function(*args, **kwargs)`` on the thread, after all that was asked of it before."""
-        if self._pool is None:
-            self._pool = ThreadPool(1)
-        return call(self._pool, function, *args, **kwargs)
+        if self._thread is None:
+            self._thread = Thread()
+        return self._thread.call(function, *args, **kwargs)
 
     def write(self, records: Sequence[UsageRecord]) -> Mapping[str, str] | None:
         """The causes by id of those refused for good, all others being durable; or None if
@@ -90,8 +88,8 @@ class Writer:
 
     def stop(self) -> None:
         """End the thread. What it is in the middle of, it finishes by itself."""
-        if self._pool is not None:
-            self._pool.kill()
+        if self._thread is not None:
+            self._thread.stop()
 
     def _timed(self, records: Sequence[UsageRecord]) -> float:
         """Seconds that the write took, on the thread that made it."""

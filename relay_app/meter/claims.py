@@ -6,7 +6,6 @@ instructions and the input that a single response was asked with. Everything her
 of text only the count is kept.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +19,9 @@ MAX_ASKED: Final = 16
 MAX_SPOKEN: Final = 64
 MAX_INPUT: Final = 1024
 """Items that one response can be given to read instead of the conversation."""
+
+
+_UNTAGGED: Final = hash(frozenset())
 
 
 class Asked(NamedTuple):
@@ -36,18 +38,22 @@ class Asked(NamedTuple):
 class Claims:
     """The claims of one session's client."""
 
+    __slots__ = ("_asked", "_items", "_spoken", "repeated")
+
     def __init__(self) -> None:
         self.repeated = False
         """Whether the server repeats items."""
         self._items = Split()
-        self._spoken: deque[tuple[str | None, int]] = deque(maxlen=MAX_SPOKEN)
-        self._asked: deque[Asked] = deque(maxlen=MAX_ASKED)
+        # Lists, of a few entries each: an empty deque takes 760 bytes of every session.
+        self._spoken: list[tuple[str | None, int]] = []
+        self._asked: list[Asked] = []
 
     def create_item(self, item: dict[str, Any]) -> Item:
         """The client creates an item. Its tokens count until the server repeats its first."""
         counted = count_item(item)
         if counted.audio_bytes:
             self._spoken.append((identifier(item.get("id")), counted.audio_bytes))
+            del self._spoken[:-MAX_SPOKEN]
         if not self.repeated:
             self._items = self._items.plus(counted.tokens)
         return counted
@@ -91,6 +97,7 @@ class Claims:
                 exact and instructions.exact and tools.exact,
             )
         )
+        del self._asked[:-MAX_ASKED]
 
     def newest(self) -> Asked | None:
         """The response that was asked for last, if it is not answered yet."""
@@ -110,8 +117,7 @@ class Claims:
         tag, outside = _tag(response.get("metadata")), is_outside(response)
         for position, asked in enumerate(self._asked):
             if (asked.tag, asked.outside) == (tag, outside):
-                for _ in range(position + 1):
-                    self._asked.popleft()
+                del self._asked[: position + 1]
                 return asked
         return None
 
@@ -123,5 +129,7 @@ def is_outside(response: dict[str, Any]) -> bool:
 
 def _tag(metadata: object) -> int:
     """A number that equal metadata share: of strings, the only values allowed there."""
+    if not metadata:
+        return _UNTAGGED
     pairs = mapping(metadata).items()
     return hash(frozenset((key, value) for key, value in pairs if isinstance(value, str)))

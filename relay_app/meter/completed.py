@@ -45,7 +45,7 @@ def complete_transcription(reported: Reported, estimate: Usage) -> Reported:
 
 def by_kind(estimate: Usage) -> dict[str, float] | None:
     """The kinds of which there are any, named as in :class:`Usage`; None if there are none."""
-    return {kind: value for kind, value in estimate.by_kind().items() if value} or None
+    return estimate.by_kind() or None
 
 
 def _filled(reported: Reported, taken: Split, made: Split) -> Usage | None:

@@ -25,6 +25,8 @@ MAX_CONTEXT_TOKENS: Final = 128_000
 class Context:
     """The conversation of one session, counted."""
 
+    __slots__ = ("_base", "_base_level", "_heard", "_instructions", "_items", "_level", "_tools")
+
     def __init__(self) -> None:
         self._instructions = 0
         self._tools = 0

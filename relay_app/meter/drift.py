@@ -5,7 +5,9 @@ few and fixed, so that this is a handful of integers however many units went by.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf
+from operator import attrgetter
 from typing import Final
 
 from relay_app.meter.usage import Usage
@@ -25,6 +27,10 @@ STEPS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 MORE: Final = "more"
 
+_NAMES: Final = tuple(k if k.endswith("seconds") else f"{k}_tokens" for k in KINDS)
+_counts = attrgetter(*_NAMES)
+_REASONED: Final = KINDS.index("output_text")
+
 _LABELS: Final = (*map(str, STEPS), MORE)
 
 
@@ -34,22 +40,17 @@ def relative_errors(estimate: Mapping[str, float], usage: Usage) -> dict[str, fl
 
     Reasoning is left out of the output text: nobody can see it, so nobody can estimate it.
     """
-    reported = {
-        "input_text": usage.input_text_tokens,
-        "input_audio": usage.input_audio_tokens,
-        "input_image": usage.input_image_tokens,
-        "output_text": usage.output_text_tokens - usage.reasoning_tokens,
-        "output_audio": usage.output_audio_tokens,
-        "transcription_seconds": usage.transcription_seconds,
-    }
-    errors = {}
-    for kind, said in reported.items():
-        guessed = estimate.get(kind if kind.endswith("seconds") else f"{kind}_tokens", 0)
+    return dict(_errors((estimate.get(name, 0) for name in _NAMES), usage))
+
+
+def _errors(guesses: Iterable[float], usage: Usage) -> Iterator[tuple[str, float]]:
+    reported = list(_counts(usage))
+    reported[_REASONED] -= usage.reasoning_tokens
+    for kind, guessed, said in zip(KINDS, guesses, reported, strict=True):
         if said:
-            errors[kind] = (guessed - said) / said
+            yield kind, (guessed - said) / said
         elif guessed:
-            errors[kind] = float("inf")
-    return errors
+            yield kind, inf
 
 
 class Drift:
@@ -62,9 +63,10 @@ class Drift:
 
     def add(self, estimate: Usage, usage: Usage) -> None:
         """A unit was reported of which there was an estimate."""
-        for kind, error in relative_errors(estimate.by_kind(), usage).items():
-            step = _LABELS[bisect_left(STEPS, abs(error))]
-            self.counts[kind, step] = self.counts.get((kind, step), 0) + 1
+        counts = self.counts
+        for kind, error in _errors(_counts(estimate), usage):
+            named = kind, _LABELS[bisect_left(STEPS, abs(error))]
+            counts[named] = counts.get(named, 0) + 1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Drift) and self.counts == other.counts

@@ -262,13 +262,8 @@ class Estimator:
 
     def _used(self, output: Output, text_tokens: int) -> Usage:
         """What was read and put out by a response that has written so much."""
-        return Usage(
-            input_text_tokens=output.input.text,
-            input_audio_tokens=output.input.audio,
-            input_image_tokens=output.input.image,
-            output_text_tokens=text_tokens,
-            output_audio_tokens=self._rate.assistant_tokens(output.audio_ms),
-        )
+        audio_tokens = self._rate.assistant_tokens(output.audio_ms)
+        return Usage(*output.input, 0, 0, 0, text_tokens, audio_tokens)
 
     def _of(self, unit_id: str | None) -> Output | None:
         """The running response that a delta belongs to; the only one if it does not say."""
@@ -298,14 +293,14 @@ class Estimator:
             used = reported
             read = (used.input_text_tokens, used.input_audio_tokens, used.input_image_tokens)
             self._context.rebase(Split(*read), output.level)
-        written = Split(used.output_text_tokens - used.reasoning_tokens, used.output_audio_tokens)
-        if not written.total:
+        text, audio = used.output_text_tokens - used.reasoning_tokens, used.output_audio_tokens
+        if not text + audio:
             return
         # All of it is put down to the first item, which is the one spoken if any is.
         ids = [identifier(item.get("id")) for item in items[:2]] or [None]
         for item_id in ids[1:]:
-            self._context.add(item_id, Split(text=ITEM_TOKENS))
-        self._context.add(ids[0], written.plus(Split(text=ITEM_TOKENS)))
+            self._context.add(item_id, Split(ITEM_TOKENS))
+        self._context.add(ids[0], Split(text + ITEM_TOKENS, audio))
 
     def _note(self, counted: Counted) -> None:
         if not counted.exact:

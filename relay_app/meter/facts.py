@@ -38,6 +38,9 @@ class SessionFacts:
     then never again, because what was said stays in the context of later responses.
     """
 
+    __slots__ = ("_commits", "_modalities", "_transcribes", "text_only", "transcription_model",
+                 "upstream_model")  # fmt: skip
+
     def __init__(self, upstream_model: str) -> None:
         self.upstream_model = upstream_model
         self.transcription_model: str | None = None

@@ -20,6 +20,8 @@ MAX_SPANS: Final = 64
 class InputAudio:
     """The input buffer of one session, in milliseconds."""
 
+    __slots__ = ("_appended", "_buffered", "_items", "_spans", "bytes_per_ms")
+
     def __init__(self) -> None:
         self.bytes_per_ms = PCM16
         self._appended = 0.0

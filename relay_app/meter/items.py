@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from relay_app import codec
 from relay_app.meter.audio import base64_bytes
 from relay_app.meter.split import Split
-from relay_app.meter.tokens import Counted, count_tokens
+from relay_app.meter.tokens import NONE, Counted, count_tokens
 from relay_app.meter.untrusted import mapping
 
 __all__ = ["ITEM_TOKENS", "Item", "count_instructions", "count_item", "count_tools"]
@@ -73,7 +73,7 @@ def count_item(item: dict[str, Any]) -> Item:
 
 def count_instructions(value: object) -> Counted:
     """The tokens of instructions; they have no framing (recorded)."""
-    return count_tokens([value] if isinstance(value, str) else [])
+    return count_tokens([value]) if isinstance(value, str) else NONE
 
 
 def count_tools(value: object) -> Counted:
@@ -82,5 +82,7 @@ def count_tools(value: object) -> Counted:
     How a model is told of them is not published; for a recorded function of one parameter, JSON
     is two tokens above what was billed.
     """
-    tools = value[:MAX_PARTS] if isinstance(value, list) else []
-    return count_tokens(codec.dumps(tool) for tool in tools if isinstance(tool, dict))
+    if not isinstance(value, list):
+        return NONE
+    tools = [codec.dumps(tool) for tool in value[:MAX_PARTS] if isinstance(tool, dict)]
+    return count_tokens(tools)

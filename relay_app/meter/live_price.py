@@ -6,9 +6,10 @@ differ by less than a micro-dollar. Kinds of token without a rate add nothing, a
 one is recorded without a cost.
 """
 
+from operator import mul
 from typing import Final
 
-from relay_app.meter.price import QUANTITIES, Price
+from relay_app.meter.price import TOKEN_RATES, Price, quantities
 from relay_app.meter.usage import Usage
 
 __all__ = ["LivePrice"]
@@ -29,11 +30,7 @@ class LivePrice:
 
     def __init__(self, price: Price) -> None:
         # A rate in dollars for 1M tokens is one in micro-dollars for each.
-        self._rates = tuple(
-            (quantity, float(rate))
-            for name, quantity in QUANTITIES.items()
-            if (rate := getattr(price, name)) is not None
-        )
+        self._rates = tuple(float(getattr(price, name) or 0) for name in TOKEN_RATES)
         self.pace = max(
             float(price.output_audio or 0) * AUDIO_TOKENS_A_SECOND,
             float(price.output_text or 0) * TEXT_TOKENS_A_SECOND,
@@ -41,4 +38,4 @@ class LivePrice:
 
     def cost(self, usage: Usage) -> float:
         """What ``usage`` costs, in micro-dollars."""
-        return sum(quantity(usage) * rate for quantity, rate in self._rates)
+        return sum(map(mul, quantities(usage), self._rates), 0.0)

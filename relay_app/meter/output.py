@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from relay_app.meter.split import Split
 from relay_app.meter.tokens import BYTES_PER_TOKEN, Counted, count_tokens
-from relay_app.meter.untrusted import mapping
 
 __all__ = ["Output"]
 
@@ -88,9 +87,14 @@ def _texts(item: dict[str, Any]) -> tuple[list[str], int]:
     if isinstance(item.get("arguments"), str):
         called = [item.get("name"), item["arguments"]]
         return [text for text in called if isinstance(text, str) and text], CALL_TOKENS
+    texts: list[str] = []
+    spoken: list[str] = []
     content = item.get("content")
-    parts = [mapping(part) for part in content[:MAX_ITEMS]] if isinstance(content, list) else []
-    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    spoken = [part["transcript"] for part in parts if isinstance(part.get("transcript"), str)]
+    for part in content[:MAX_ITEMS] if isinstance(content, list) else ():
+        if isinstance(part, dict):
+            if isinstance(text := part.get("text"), str):
+                texts.append(text)
+            if isinstance(text := part.get("transcript"), str):
+                spoken.append(text)
     framing = (TEXT_TOKENS if texts else 0) + (SPOKEN_TOKENS if spoken else 0)
     return [text for text in texts + spoken if text], framing

@@ -11,37 +11,53 @@ The rules:
   cache cost 0.5 micro-dollars each) any other rule would lean to one side of the bill.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from operator import attrgetter
 from typing import Any, Final
 
 from relay_app.meter.usage import Usage
 
-__all__ = ["MICRO_DOLLAR", "QUANTITIES", "RATES", "Price"]
+__all__ = ["MICRO_DOLLAR", "RATES", "TOKEN_RATES", "Price", "quantities"]
 
 MICRO_DOLLAR: Final = Decimal("0.000001")
 MILLION: Final = Decimal(1_000_000)
+ZERO: Final = Decimal(0)
 SIXTY: Final = Decimal(60)
 
 _EXACT: Final = Context(prec=100, rounding=ROUND_HALF_EVEN)
 """2**53 tokens at a rate of 6 digits before and 12 after the point take 34 digits. A hundred also
 keep what an endless quotient by 60 says about which half it is in."""
 
-QUANTITIES: Final[dict[str, Callable[[Usage], int]]] = {
-    "input_text": lambda usage: usage.input_text_tokens - usage.cached_text_tokens,
-    "cached_text": lambda usage: usage.cached_text_tokens,
-    "input_audio": lambda usage: usage.input_audio_tokens - usage.cached_audio_tokens,
-    "cached_audio": lambda usage: usage.cached_audio_tokens,
-    "input_image": lambda usage: usage.input_image_tokens - usage.cached_image_tokens,
-    "cached_image": lambda usage: usage.cached_image_tokens,
-    "output_text": lambda usage: usage.output_text_tokens,
-    "output_audio": lambda usage: usage.output_audio_tokens,
-}
-"""Which tokens each rate is for."""
-
+TOKEN_RATES: Final = (
+    "input_text",
+    "cached_text",
+    "input_audio",
+    "cached_audio",
+    "input_image",
+    "cached_image",
+    "output_text",
+    "output_audio",
+)
 DURATION: Final = "transcription_minute"
-RATES: Final = (*QUANTITIES, DURATION)
+RATES: Final = (*TOKEN_RATES, DURATION)
+
+_rates = attrgetter(*TOKEN_RATES)
+
+
+def quantities(usage: Usage) -> tuple[int, ...]:
+    """The tokens that each of ``TOKEN_RATES`` is for."""
+    return (
+        usage.input_text_tokens - usage.cached_text_tokens,
+        usage.cached_text_tokens,
+        usage.input_audio_tokens - usage.cached_audio_tokens,
+        usage.cached_audio_tokens,
+        usage.input_image_tokens - usage.cached_image_tokens,
+        usage.cached_image_tokens,
+        usage.output_text_tokens,
+        usage.output_audio_tokens,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +88,7 @@ class Price:
 
         Usage with more cached tokens than input of a kind cannot be priced either.
         """
-        for rate, quantity in QUANTITIES.items():
-            tokens = quantity(usage)
+        for rate, tokens in zip(TOKEN_RATES, quantities(usage), strict=True):
             if tokens < 0 or (tokens and getattr(self, rate) is None):
                 return rate
         if usage.transcription_seconds and self.transcription_minute is None:
@@ -83,14 +98,12 @@ class Price:
     def cost(self, usage: Usage) -> Decimal | None:
         """What ``usage`` costs in USD, to the micro-dollar; None if a rate is missing."""
         # A rate in dollars for 1M tokens is one in micro-dollars for each.
-        micro_dollars = Decimal(0)
-        for name, quantity in QUANTITIES.items():
-            tokens = quantity(usage)
+        micro_dollars = ZERO
+        for tokens, rate in zip(quantities(usage), _rates(self), strict=True):
             if tokens:
-                rate = getattr(self, name)
                 if tokens < 0 or rate is None:
                     return None
-                micro_dollars = _EXACT.fma(rate, Decimal(tokens), micro_dollars)
+                micro_dollars = _EXACT.fma(rate, tokens, micro_dollars)
         if usage.transcription_seconds:
             if self.transcription_minute is None:
                 return None

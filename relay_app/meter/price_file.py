@@ -21,7 +21,7 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
-from relay_app.meter.price import QUANTITIES, RATES, Price
+from relay_app.meter.price import RATES, TOKEN_RATES, Price
 
 __all__ = ["MAX_RATE", "PriceFile", "read_prices", "toml"]
 
@@ -173,7 +173,7 @@ class _Reader:
                 self.errors.append(f"{self._source}: {place} has cached_{kind} and no input_{kind}")
             elif cached is not None and cached > fresh:
                 self._wrong(f"{place}.cached_{kind}", cached, f"at most input_{kind}, {fresh}")
-        for rate in QUANTITIES:
+        for rate in TOKEN_RATES:
             if 0 < (getattr(price, rate) or 0) < MIN_LIKELY_RATE:
                 self._odd(place, price, f"{rate} = {getattr(price, rate)} per 1M tokens; per one?")
         for way in ("input", "output"):

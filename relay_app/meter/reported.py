@@ -19,7 +19,7 @@ gpt-realtime-2.1): neither is added on top.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from relay_app.meter.split import Split, cached, first, split
 from relay_app.meter.untrusted import count, mapping, raw_json, seconds
@@ -58,6 +58,13 @@ class Reported(NamedTuple):
     told: tuple[Told, Told] = (Told(), Told())
 
 
+_INPUT: Final = ("input_tokens", "prompt_tokens")
+_OUTPUT: Final = ("output_tokens", "completion_tokens")
+_INPUT_DETAILS, _OUTPUT_DETAILS = (
+    tuple(f"{way}_{details}" for way in ways for details in ("token_details", "tokens_details"))
+    for ways in (("input", "prompt"), ("output", "completion"))
+)
+
 _STATUSES: dict[str, Status] = {
     "completed": "completed",
     "cancelled": "cancelled",
@@ -78,7 +85,7 @@ def response_usage(*candidates: object, text_only: bool, produced: bool) -> Repo
     ``text_only``: nothing but text can have gone in or out. ``produced``: work was done for
     certain, so that zeros cannot be true.
     """
-    best = Reported()
+    best: Reported | None = None
     for candidate in candidates:
         if candidate is None:
             continue
@@ -88,9 +95,9 @@ def response_usage(*candidates: object, text_only: bool, produced: bool) -> Repo
             found = Reported(raw=raw_json(candidate), told=told)
         else:
             found = Reported(usage, "reported", raw_json(candidate))
-        if _worth(found) > _worth(best):
+        if best is None or _worth(found) > _worth(best):
             best = found
-    return best
+    return best or Reported()
 
 
 def _worth(reported: Reported) -> tuple[int, bool, int]:
@@ -127,25 +134,20 @@ def _tokens(taken: Told, made: Told) -> Usage | None:
 def _told(given: dict[str, Any], *, text_only: bool) -> tuple[Told, Told]:
     """What ``given`` tells of input and output."""
     total = count(given.get("total_tokens"))
-    total_in = count(first(given, "input_tokens", "prompt_tokens"))
-    total_out = count(first(given, "output_tokens", "completion_tokens"))
+    total_in = count(first(given, *_INPUT))
+    total_out = count(first(given, *_OUTPUT))
     if total is not None and total_in is None and total_out is not None:
         total_in = count(total - total_out)
     elif total is not None and total_out is None and total_in is not None:
         total_out = count(total - total_in)
 
-    details_in = _details(given, "input", "prompt")
-    details_out = _details(given, "output", "completion")
+    details_in = mapping(first(given, *_INPUT_DETAILS))
+    details_out = mapping(first(given, *_OUTPUT_DETAILS))
     tokens_in = split(total_in, details_in, text_only=text_only)
     # An ASR answers in text, and says so by its type rather than by details.
     text_out = text_only or given.get("type") == "tokens"
     tokens_out = split(total_out, details_out, text_only=text_out)
     return Told(total_in, tokens_in, details_in), Told(total_out, tokens_out, details_out)
-
-
-def _details(given: dict[str, Any], *directions: str) -> dict[str, Any]:
-    plurals = ("token_details", "tokens_details")
-    return mapping(first(given, *(f"{way}_{plural}" for way in directions for plural in plurals)))
 
 
 def usage_of(
@@ -154,14 +156,4 @@ def usage_of(
     """Usage of tokens by modality, with the cached and the reasoning ones among them."""
     from_cache = cached(details_in, taken)
     reasoning = count(details_out.get("reasoning_tokens")) or 0
-    return Usage(
-        input_text_tokens=taken.text,
-        input_audio_tokens=taken.audio,
-        input_image_tokens=taken.image,
-        cached_text_tokens=from_cache.text,
-        cached_audio_tokens=from_cache.audio,
-        cached_image_tokens=from_cache.image,
-        output_text_tokens=made.text,
-        output_audio_tokens=made.audio,
-        reasoning_tokens=min(reasoning, made.text),
-    )
+    return Usage(*taken, *from_cache, made.text, made.audio, min(reasoning, made.text))

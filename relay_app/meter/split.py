@@ -32,6 +32,8 @@ class Split(NamedTuple):
 
     def floored(self) -> "Split":
         """The same without negative counts."""
+        if self.text >= 0 and self.audio >= 0 and self.image >= 0:
+            return self
         return Split(max(0, self.text), max(0, self.audio), max(0, self.image))
 
     def scaled(self, total: int) -> "Split":
@@ -44,7 +46,7 @@ class Split(NamedTuple):
         return Split(*scaled)
 
 
-_KEYS: Final = {kind: f"{kind}_tokens" for kind in Split._fields}
+_KEYS: Final = tuple(f"{kind}_tokens" for kind in Split._fields)
 
 
 def first(values: Mapping[str, Any], *keys: str) -> Any:
@@ -56,11 +58,6 @@ def first(values: Mapping[str, Any], *keys: str) -> Any:
     return None
 
 
-def _named(details: Mapping[str, Any]) -> dict[str, Any]:
-    """The modalities that ``details`` speaks of: ``{"text": 119, "audio": 13}``."""
-    return {kind: value for kind, key in _KEYS.items() if (value := details.get(key)) is not None}
-
-
 def split(total: int | None, details: Mapping[str, Any], *, text_only: bool) -> Split | None:
     """The tokens of one direction, of which a provider said ``total`` and ``details``.
 
@@ -69,15 +66,23 @@ def split(total: int | None, details: Mapping[str, Any], *, text_only: bool) -> 
     priced. Details that say nothing (none, or all zero under a total) leave the split unknown,
     unless nothing but text was possible. A count present but unreadable makes all unknown.
     """
-    named = {kind: count(value) for kind, value in _named(details).items()}
-    if None in named.values():
-        return None
-    known = Split(**{kind: value or 0 for kind, value in named.items()})
+    known = []
+    named = False
+    for key in _KEYS:
+        value = details.get(key)
+        tokens = 0 if value is None else count(value)
+        if tokens is None:
+            return None
+        named = named or value is not None
+        known.append(tokens)
+    text, audio, image = known
+    said = text + audio + image
     if total is None:
-        return known if named else None
-    rest = max(0, total - sum(known))
-    if rest == 0 or sum(known) > 0 or text_only:
-        return known._replace(text=known.text + rest)
+        return Split(text, audio, image) if named else None
+    if total <= said:
+        return Split(text, audio, image)
+    if said or text_only:
+        return Split(text + total - said, audio, image)
     return None
 
 
@@ -89,9 +94,11 @@ def cached(details: Mapping[str, Any], tokens: Split) -> Split:
     tools stand, and text saves the least by it, so a wrong guess gives away no audio. An
     unreadable count is no discount.
     """
-    given = _named(mapping(first(details, "cached_tokens_details", "cached_token_details")))
-    said = Split(**{kind: count(value) or 0 for kind, value in given.items()})
+    given = mapping(first(details, "cached_tokens_details", "cached_token_details"))
+    said = [count(given.get(key)) or 0 for key in _KEYS]
     rest = max(0, (count(details.get("cached_tokens")) or 0) - sum(said))
+    if not rest:
+        return Split(*map(min, tokens, said))
     taken = []
     for tokens_here, said_here in zip(tokens, said, strict=True):
         here = min(said_here, tokens_here)

@@ -35,6 +35,8 @@ class Ended(NamedTuple):
 class Units:
     """Running units with their start (epoch seconds), ended ones with what was recorded."""
 
+    __slots__ = ("_ended", "open")
+
     def __init__(self) -> None:
         self.open: dict[str, float] = {}
         self._ended: dict[str, Ended] = {}

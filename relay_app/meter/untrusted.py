@@ -27,9 +27,7 @@ def mapping(value: object) -> dict[str, Any]:
 
 def count(value: object) -> int | None:
     """``value`` if it is a whole number from 0 to 2**53. Not a bool, float or string."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER:
-        return value
-    return None
+    return value if type(value) is int and 0 <= value <= MAX_NUMBER else None
 
 
 def seconds(value: object) -> float | None:
@@ -64,5 +62,8 @@ def raw_json(value: object) -> str | None:
     """``value`` as compact JSON text, cut to 4 kB at a character boundary; None for None."""
     if value is None:
         return None
-    encoded = codec.dumps(value).encode("utf-8", "replace")
+    text = codec.dumps(value)
+    if text.isascii():
+        return text[:MAX_RAW_BYTES]
+    encoded = text.encode("utf-8", "replace")
     return encoded[:MAX_RAW_BYTES].decode("utf-8", "ignore")

@@ -70,8 +70,8 @@ class Usage:
         return any(_counts(self))
 
     def by_kind(self) -> dict[str, float]:
-        """The counts by their names."""
-        return dict(zip(_COUNTS, _counts(self), strict=True))
+        """The counts that are not zero, by their names."""
+        return {name: n for name, n in zip(_COUNTS, _counts(self), strict=True) if n}
 
     @property
     def tokens(self) -> int:

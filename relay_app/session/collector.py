@@ -5,7 +5,7 @@ reports is metered by the pump that reads it, and here is only noticed; an upstr
 told is not waited for, because closing its connection is then the only way to stop it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from time import monotonic
 from typing import Any
 
@@ -22,11 +22,15 @@ __all__ = ["Collector"]
 
 MAX_ERROR_BYTES = 16_384
 """Error events are about 300 bytes."""
+_NONE: Set[str] = frozenset()
 
 
 class Collector:
     """The end of what one ``target`` is doing. ``event_id`` is what our cancels are sent under;
     ``spawn`` starts a greenlet that ends with the session."""
+
+    __slots__ = ("_cancelled", "_cancelling", "_change", "_deadline", "_event_id", "_meter",
+                 "_said", "_spawn", "_target", "_unwelcome", "_vain", "begun")  # fmt: skip
 
     def __init__(
         self,
@@ -41,8 +45,8 @@ class Collector:
         self._target = target
         self._event_id = event_id
         self._spawn = spawn
-        self._unwelcome: set[str] = set()
-        self._cancelled: set[str] = set()
+        self._unwelcome = _NONE
+        self._cancelled = _NONE
         self._said = False
         self._cancelling = False
         self._vain = False
@@ -61,7 +65,7 @@ class Collector:
 
     def cancel(self, unit_id: str) -> None:
         """Cancels this response alone, if it still runs. Never blocks."""
-        self._unwelcome.add(unit_id)
+        self._unwelcome |= {unit_id}
         self.notice()
 
     def notice(self) -> None:
@@ -102,8 +106,8 @@ class Collector:
 
     def _uncancelled(self) -> list[str]:
         running = self._meter.responses()
-        self._cancelled.intersection_update(running)
-        self._unwelcome.intersection_update(running)
+        self._cancelled &= set(running)
+        self._unwelcome &= set(running)
         unwelcome = running if self.begun else self._unwelcome
         return [unit_id for unit_id in unwelcome if unit_id not in self._cancelled]
 
@@ -111,7 +115,7 @@ class Collector:
         try:
             while uncancelled := self._uncancelled():
                 for unit_id in uncancelled:
-                    self._cancelled.add(unit_id)
+                    self._cancelled |= {unit_id}
                     self._said = True
                     if not self._target.send_text(codec.dumps(self._cancellation(unit_id))):
                         self.give_up()

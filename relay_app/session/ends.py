@@ -4,7 +4,6 @@ The rule: any of the four may happen at any time and more than once; of each the
 and nothing here blocks.
 """
 
-import gevent
 from gevent.event import Event
 
 from relay_app.errors import ClientFault, Fault, RelayFault, UpstreamFault
@@ -18,18 +17,23 @@ __all__ = ["Ends"]
 class Ends:
     """The ends of one session between ``client`` and ``target``."""
 
+    __slots__ = ("_any", "_client", "_ends", "_target", "cancelled", "client_closed", "failed",
+                 "target_closed")  # fmt: skip
+
     def __init__(self, client: Link, target: Link) -> None:
         self.client_closed = Event()
         self.target_closed = Event()
         self.failed = Event()
         self.cancelled = Event()
+        # To wait for this one rather than for any of four: they are 2 kB less while it idles.
+        self._any = Event()
         self._client = client
         self._target = target
         self._ends: dict[Cause, Ending] = {}
 
     def wait(self) -> Ending:
         """Waits for the first end, and returns the one that counts."""
-        gevent.wait([self.client_closed, self.target_closed, self.failed, self.cancelled], count=1)
+        self._any.wait()
         return first_end(self._ends)
 
     def closed(self, link: Link) -> None:
@@ -71,6 +75,7 @@ class Ends:
     def _ended(self, ending: Ending, event: Event) -> None:
         self._ends.setdefault(ending.cause, ending)
         event.set()
+        self._any.set()
 
 
 def _who(link: Link) -> str:

@@ -105,29 +105,34 @@ class Session:
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
-        with ExitStack() as afterwards:
-            # Last in, first out; each happens whatever the others raise.
-            afterwards.callback(self._log_close)
-            afterwards.callback(self._target.dispose)
-            afterwards.callback(self._client.dispose)
-            for tap in self._taps:
-                afterwards.callback(tap.close, TAP_SECONDS)
-            afterwards.callback(self._bill.settle)
-            afterwards.callback(self._stop)
-            self._log_open()
-            for tap in self._taps:
-                tap.start()
-            up = self._spawn(self._run, self._up, self._client)
-            down = self._spawn(self._run, self._down, self._target)
-            down.rawlink(lambda _: self._collector.give_up())
-            self.ending = self._ends.wait()
-            to_client, to_target = farewells(self.ending)
-            parting = self._spawn(self._see_off, self._client, up, to_client)
-            if self.ending.cause is not Cause.TARGET and self.ending.offender != "target":
-                self._collect()
-                self._collector.wait(self._collect_seconds())
-            self._see_off(self._target, down, to_target)
-            parting.join()
+        try:
+            self._relay()
+        finally:
+            with ExitStack() as steps:
+                # Last in, first out; each happens whatever the others raise.
+                steps.callback(self._log_close)
+                steps.callback(self._target.dispose)
+                steps.callback(self._client.dispose)
+                for tap in self._taps:
+                    steps.callback(tap.close, TAP_SECONDS)
+                steps.callback(self._bill.settle)
+                steps.callback(self._stop)
+
+    def _relay(self) -> None:
+        self._log_open()
+        for tap in self._taps:
+            tap.start()
+        up = self._spawn(self._run, self._up, self._client)
+        down = self._spawn(self._run, self._down, self._target)
+        down.rawlink(self._heard_out)
+        self.ending = self._ends.wait()
+        to_client, to_target = farewells(self.ending)
+        parting = self._spawn(self._see_off, self._client, up, to_client)
+        if self.ending.cause is not Cause.TARGET and self.ending.offender != "target":
+            self._collect()
+            self._collector.wait(self._collect_seconds())
+        self._see_off(self._target, down, to_target)
+        parting.join()
 
     # -- asked from outside ------------------------------------------------------------------
 
@@ -271,6 +276,9 @@ class Session:
         except LinkEnded:
             pass  # nobody is there to be told
 
+    def _heard_out(self, down: "gevent.Greenlet[..., None]") -> None:
+        self._collector.give_up()
+
     def _not_recorded(self, fault: Fault) -> None:
         self.drain(RelayFault(fault.message, code=fault.code), self._limits.drain_seconds)
 
@@ -295,7 +303,7 @@ class Session:
             hold_seconds=self._limits.hold_seconds,
             on_unobserved=self._unobserved,
             on_held=self._held,
-            new_key=lambda: os.urandom(4),
+            new_key=_new_key,
             clock=self._clock,
         )
 
@@ -368,3 +376,7 @@ class Session:
             tokens=tally.usage.tokens,
             records=self._meter.records,
         )
+
+
+def _new_key() -> bytes:
+    return os.urandom(4)

@@ -19,10 +19,22 @@ ROOM_SECONDS = 60.0
 class Vigil:
     """Over one session between ``client`` and ``target`` that begins ``now``."""
 
+    __slots__ = (
+        "_active",
+        "_client",
+        "_ends",
+        "_limits",
+        "_log",
+        "_seen_messages",
+        "_started",
+        "_target",
+    )
+
     def __init__(
         self, client: Link, target: Link, ends: Ends, limits: Server, log: SessionLog, now: float
     ) -> None:
-        self._links = ((client, target), (target, client))
+        self._client = client
+        self._target = target
         self._ends = ends
         self._limits = limits
         self._log = log
@@ -32,7 +44,8 @@ class Vigil:
     def look_at_peers(self, elapsed_seconds: float, now: float) -> None:
         """Gives up who does not live, and tells the ends of who keeps everybody waiting."""
         stall_seconds = self._limits.stall_seconds
-        for link, sink in self._links:
+        client, target = self._client, self._target
+        for link, sink in ((client, target), (target, client)):
             if not link.pulse(elapsed_seconds, self._limits.ping_seconds) and link.end is None:
                 self._log.warning("gave up a silent peer", side=link.name)
                 link.abort()

@@ -16,13 +16,15 @@ from typing import Any
 import gevent
 import gevent.ssl
 from gevent import socket
+from gevent.monkey import get_original
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Event, RejectConnection, RejectData, Request
-from wsproto.utilities import ProtocolError
+from wsproto.events import Event, RejectConnection, RejectData, Request
+from wsproto.utilities import ProtocolError, generate_nonce
 
 from relay_app.errors import UpstreamFault
 from relay_app.settings import Server
 from relay_app.upstream.dialects import UpstreamRequest
+from relay_app.upstream.opening import accepted, ask, is_switch
 from relay_app.upstream.refusal import refusal, scrubbed
 from relay_app.wire.link import Link
 from relay_app.wire.rooms import Rooms
@@ -65,6 +67,18 @@ def verifying_context() -> ssl.SSLContext:
     return context
 
 
+_getaddrinfo = get_original("socket", "getaddrinfo")
+
+
+def look_up(host: str, port: int, *kind: int) -> list[Any]:
+    """``getaddrinfo``. What is an address already costs no thread of the resolver's."""
+    try:
+        found: list[Any] = _getaddrinfo(host, port, *kind, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = socket.getaddrinfo(host, port, *kind)
+    return found
+
+
 class Dialler:
     """Opens upstream connections within ``dial_seconds``, whatever has to be waited for.
 
@@ -76,7 +90,7 @@ class Dialler:
         limits: Server,
         rooms: Rooms,
         *,
-        resolve: Callable[..., list[Any]] = socket.getaddrinfo,
+        resolve: Callable[..., list[Any]] = look_up,
         tls: Callable[[], ssl.SSLContext] = verifying_context,
     ) -> None:
         self._limits = limits
@@ -153,43 +167,23 @@ class Dialler:
         raise failure
 
     def _shake_hands(self, sock: Any, request: UpstreamRequest, deadline: float) -> Dialled:
-        websocket = WSConnection(ConnectionType.CLIENT)
+        key = generate_nonce()
         sock.settimeout(None)
-        sock.sendall(
-            websocket.send(
-                Request(
-                    host=request.authority,
-                    target=request.target,
-                    extra_headers=[(k.encode(), v.encode()) for k, v in request.headers],
-                )
-            )
-        )
+        sock.sendall(ask(request, key))
         head, early = self._read_head(sock, request)
-        # The head alone: wsproto would keep the frames behind it to itself.
-        try:
-            websocket.receive_data(head)
-        except UnicodeError as error:
-            raise ProtocolError("its head is not ASCII") from error
-        answer = next(websocket.events(), None)
-        if isinstance(answer, AcceptConnection) and head.startswith(b"HTTP/1.1 "):
-            link = Link(
-                sock,
-                name="target",
-                masks=True,
-                max_message_bytes=self._limits.max_message_bytes,
-                rooms=self._rooms,
-                early=early,
-                user_timeout_seconds=self._limits.stall_seconds + self._limits.ping_seconds,
-            )
-            headers = dict(answer.extra_headers)
-            return Dialled(link, _request_id(headers), sock.close)
-        if isinstance(answer, RejectConnection):
-            # It ends before the deadline does, which would cost the status.
-            seconds = min(BODY_SECONDS, 0.9 * max(0.001, deadline - time.monotonic()))
-            body = _read_body(sock, websocket, early, seconds) if answer.has_body else b""
-            fields = {k.decode("latin-1"): v.decode("latin-1") for k, v in answer.headers}
-            raise refusal(request.upstream, answer.status_code, fields, body, request.secret)
-        raise _fault(request, "broke the WebSocket handshake", "handshake")
+        if not is_switch(head):
+            raise _refused(sock, request, head, early, deadline)
+        headers = accepted(head, key)
+        link = Link(
+            sock,
+            name="target",
+            masks=True,
+            max_message_bytes=self._limits.max_message_bytes,
+            rooms=self._rooms,
+            early=early,
+            user_timeout_seconds=self._limits.stall_seconds + self._limits.ping_seconds,
+        )
+        return Dialled(link, _request_id(headers), sock.close)
 
     def _read_head(self, sock: Any, request: UpstreamRequest) -> tuple[bytes, bytes]:
         """The head of the answer, and what came behind it."""
@@ -209,6 +203,26 @@ class Dialler:
                 seen = 0
             if taken > MAX_HEAD_BYTES:
                 raise _fault(request, "sent an endless response head", "handshake")
+
+
+def _refused(
+    sock: Any, request: UpstreamRequest, head: bytes, early: bytes, deadline: float
+) -> UpstreamFault:
+    """What an answer other than 101 stands for. Raises ProtocolError if it is no HTTP."""
+    websocket = WSConnection(ConnectionType.CLIENT)
+    websocket.send(Request(host="upstream", target="/"))  # else it expects no answer
+    try:
+        websocket.receive_data(head)
+    except UnicodeError as error:
+        raise ProtocolError("its head is not ASCII") from error
+    answer = next(websocket.events(), None)
+    if not isinstance(answer, RejectConnection):
+        return _fault(request, "broke the WebSocket handshake", "handshake")
+    # It ends before the deadline does, which would cost the status.
+    seconds = min(BODY_SECONDS, 0.9 * max(0.001, deadline - time.monotonic()))
+    body = _read_body(sock, websocket, early, seconds) if answer.has_body else b""
+    fields = {k.decode("latin-1"): v.decode("latin-1") for k, v in answer.headers}
+    return refusal(request.upstream, answer.status_code, fields, body, request.secret)
 
 
 def _read_body(sock: Any, websocket: WSConnection, early: bytes, seconds: float) -> bytes:

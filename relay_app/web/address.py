@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["client_address"]
@@ -21,7 +22,7 @@ def client_address(environ: Mapping[str, Any], trusted: Sequence[str]) -> str:
     in ``trusted`` (networks in CIDR form): what an untrusted client claims stays unread. A peer
     on a Unix socket has no address and counts as 127.0.0.1.
     """
-    networks = [ipaddress.ip_network(network) for network in trusted]
+    networks = [_network(network) for network in trusted]
     peer = str(environ.get("REMOTE_ADDR", ""))
     address = _parsed(peer)
     shown = str(address) if address is not None else "-"
@@ -34,6 +35,11 @@ def client_address(environ: Mapping[str, Any], trusted: Sequence[str]) -> str:
             break
         writer, shown = claimed, str(claimed)
     return shown
+
+
+@lru_cache(maxsize=256)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text)
 
 
 def _parsed(text: str) -> Address | None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wsproto.utilities import generate_accept_token
+
 from relay_app.errors import ClientFault
 
 __all__ = ["Handshake", "not_an_upgrade"]
@@ -28,6 +30,17 @@ class Handshake:
     def subprotocol(self) -> str | None:
         """The one we select: ``realtime`` if offered, and never one that bears a key."""
         return SUBPROTOCOL if SUBPROTOCOL in self.subprotocols else None
+
+    def answer(self) -> bytes:
+        """The head of the 101. No extension is ever accepted."""
+        key = str(self.environ["HTTP_SEC_WEBSOCKET_KEY"]).strip().encode()
+        head = (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + generate_accept_token(key) + b"\r\n"
+        )
+        if self.subprotocol is not None:
+            head += b"Sec-WebSocket-Protocol: " + self.subprotocol.encode() + b"\r\n"
+        return head + b"\r\n"
 
     @classmethod
     def of(cls, environ: Mapping[str, Any]) -> "Handshake":

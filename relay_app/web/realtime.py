@@ -243,6 +243,8 @@ class RealtimeEndpoint:
 class _Conversation:
     """An upstream that has answered, waiting for the client's 101. Made on the hub."""
 
+    __slots__ = ("_abandoned", "_overdue", "allowance", "context", "dialled", "endpoint")
+
     def __init__(
         self,
         endpoint: RealtimeEndpoint,
@@ -254,7 +256,10 @@ class _Conversation:
         self.dialled = dialled
         self.context = context
         self.allowance = allowance
-        self._overdue = gevent.spawn_later(ACCEPT_SECONDS, self._abandon)
+        self._abandoned = False
+        # A timer, not a greenlet that sleeps: there is one a session, and almost none is ever due.
+        self._overdue = gevent.get_hub().loop.timer(ACCEPT_SECONDS)
+        self._overdue.start(self._give_up)
 
     def run(self, sock: Any, early: bytes) -> None:
         """Runs the session on the client's socket."""
@@ -265,8 +270,18 @@ class _Conversation:
         self.endpoint.hub.run(self._vanished)
 
     def _vanished(self) -> None:
-        self._overdue.kill()
-        self._abandon()
+        if not self._abandoned:
+            self._abandoned = True
+            self._in_time()
+            self._abandon()
+
+    def _in_time(self) -> None:
+        self._overdue.close()
+        del self._overdue
+
+    def _give_up(self) -> None:
+        self._abandoned = True
+        gevent.spawn(self._abandon)
 
     def _abandon(self) -> None:
         logger.info(line("abandoned", session=self.context.id, client=self.context.client_address))
@@ -274,11 +289,11 @@ class _Conversation:
 
     def _run(self, sock: Any, early: bytes) -> None:
         endpoint, context = self.endpoint, self.context
-        if self._overdue.ready():
+        if self._abandoned:
             late = RelayFault("the answer was ready too late", code="accepted_too_late")
             _LastWords(endpoint, late).say(sock, early)
             return
-        self._overdue.kill()
+        self._in_time()
         try:
             meter = Meter(
                 context.id,

@@ -39,8 +39,8 @@ class ConnectionLost(Exception):
 class Connection:
     """Belongs to the hub it was made on. At most one greenlet waits in each direction."""
 
-    __slots__ = ("_hub", "_readable", "_sock", "_writable", "pending", "private", "read_some",
-                 "tls", "write_some")  # fmt: skip
+    __slots__ = ("_hub", "_readable", "_sock", "_writable", "pending", "plain", "private",
+                 "read_some", "tls", "write_some")  # fmt: skip
 
     def __init__(self, sock: Any, *, user_timeout_seconds: float) -> None:
         self._sock = sock
@@ -52,12 +52,14 @@ class Connection:
         self.pending: Final[Callable[[], int] | None] = getattr(sock, "pending", None)
         """Of TLS: how many bytes are decrypted already."""
         self.tls: Final = self.pending is not None
-        # Of gevent's own sockets those of the socket within, which do not wait either.
-        plain = sock._sock if type(sock) is GeventSocket else sock  # type: ignore[attr-defined]
-        self.read_some: Final[Callable[[memoryview], int]] = plain.recv_into
+        # Of gevent's own sockets the one within, whose calls do not wait either.
+        inner = sock._sock if type(sock) is GeventSocket else sock  # type: ignore[attr-defined]
+        self.read_some: Final[Callable[[memoryview], int]] = inner.recv_into
         """The socket's own call, which raises whatever it raises."""
-        self.write_some: Final[Callable[[Buffer | memoryview], int]] = plain.send
+        self.write_some: Final[Callable[[Buffer | memoryview], int]] = inner.send
         """Likewise."""
+        self.plain: Final = inner if type(sock) in (GeventSocket, socket.socket) else None
+        """The socket itself, if its calls are the kernel's and nothing else."""
         self.private: Final = self.tls or _stays_on_this_machine(sock)
         """Whether no intermediary can see what goes out."""
 

@@ -87,6 +87,6 @@ class PythonExpress:
 
 
 try:
-    from relay_app.wire._express import Express
+    from relay_app.wire._compiled import Express
 except ImportError:
     Express = PythonExpress  # type: ignore[misc,assignment]

@@ -4,7 +4,7 @@ The rule: they give the same answers, and nobody has to know which of them does.
 """
 
 try:
-    from relay_app.wire._scanner import Scanner
+    from relay_app.wire._compiled import Scanner
 except ImportError:
     from relay_app.wire.frames import Scanner  # type: ignore[assignment]
 

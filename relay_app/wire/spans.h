@@ -1,7 +1,7 @@
 /* Where one whole frame lies in its buffer: what the buffer of `Frames` is an array of.
  *
- * relay_app/meter/_skim.c declares the same: the two meet at run time only, through the buffer
- * protocol, for neither floor may know the other.
+ * relay_app/meter/skim.c declares the same: the two floors meet at run time only, through the
+ * buffer protocol and the capsule below, for neither may know the other.
  */
 
 #ifndef RELAY_SPANS_H
@@ -20,5 +20,12 @@ typedef struct {
 } Span;
 
 #define LONGEST_HEADER 14
+
+/* What a skim may offer besides being called, as the attribute `over_spans` of what its method is
+ * bound to: how many of `count` frames from the first it has added up. Never fails. */
+typedef Py_ssize_t (*OverSpans)(
+    PyObject *skim, const unsigned char *data, const Span *spans, Py_ssize_t count);
+
+#define OVER_SPANS "relay_app.over_spans"
 
 #endif

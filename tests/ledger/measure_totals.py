@@ -23,7 +23,7 @@ from support.servers import Postgres, running_server  # noqa: E402
 
 from relay_app.ledger.stores import Store, open_store  # noqa: E402
 from relay_app.ledger.stores.postgres import PostgresStore  # noqa: E402
-from relay_app.ledger.stores.schema import metadata, to_row, usage_records  # noqa: E402
+from relay_app.ledger.stores.schema import COLUMNS, metadata, to_row, usage_records  # noqa: E402
 from relay_app.ledger.stores.totals import By  # noqa: E402
 from relay_app.meter.usage import UsageRecord  # noqa: E402
 
@@ -31,11 +31,10 @@ RECORDS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 SESSION_RECORDS, DAYS, KEYS, MODELS = 10, 90, 20, 5
 DAY = 86_400.0
 COMMITS = 300
-NAMES = list(to_row(make_record()))
 COVERING = (
     "CREATE INDEX covering ON usage_records"
     " (ended_at, day, key, model, session_id, source, cost_usd, "
-    + ", ".join(name for name in NAMES if "_tokens" in name)
+    + ", ".join(name for name in COLUMNS if "_tokens" in name)
     + ", transcription_seconds)"
 )
 
@@ -171,20 +170,20 @@ def record(n: int) -> UsageRecord:
 
 def rows() -> Iterator[tuple[Any, ...]]:
     for n in range(RECORDS):
-        yield tuple(to_row(record(n)).values())
+        yield to_row(record(n))
 
 
 def lite(connection: sqlite3.Connection) -> None:
-    marks = ", ".join("?" * len(NAMES))
+    marks = ", ".join("?" * len(COLUMNS))
     connection.execute("BEGIN")
     connection.executemany(
-        f"INSERT INTO usage_records ({', '.join(NAMES)}) VALUES ({marks})", rows()
+        f"INSERT INTO usage_records ({', '.join(COLUMNS)}) VALUES ({marks})", rows()
     )
     connection.execute("COMMIT")
 
 
 def copy(connection: psycopg.Connection) -> None:
-    statement: Any = f"COPY usage_records ({', '.join(NAMES)}) FROM STDIN"
+    statement: Any = f"COPY usage_records ({', '.join(COLUMNS)}) FROM STDIN"
     with connection.cursor().copy(statement) as copying:
         for row in rows():
             copying.write_row(row)

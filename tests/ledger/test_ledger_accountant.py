@@ -190,6 +190,29 @@ def test_async_records_gather_and_flush_does_not_wait_for_more(accountant: Maker
     assert [len(call) for call in store.calls] == [5]
 
 
+def test_who_is_alone_waits_for_nobody_and_who_is_not_gathers(accountant: Maker) -> None:
+    store = ScriptedStore()
+    ledger = accountant(store, group_seconds=10_000.0)
+    for n in range(3):
+        assert ledger.record([make_record(f"alone {n}")]).wait(30)
+    both = [ledger.record([make_record(f"shared {n}")]) for n in range(2)]
+    assert all(commit.wait(30) for commit in both)
+    for n in range(5):
+        ledger.record([make_record(str(n))])
+        for _ in range(100):
+            gevent.sleep(0)
+    assert [len(call) for call in store.calls] == [1, 1, 1, 2]
+    assert ledger.flush(30)
+    assert [len(call) for call in store.calls] == [1, 1, 1, 2, 5]
+
+
+def test_a_pause_between_writes_is_over_by_itself(accountant: Maker) -> None:
+    ledger = accountant(ScriptedStore())
+    for _ in range(3):
+        commits = [ledger.record([make_record(str(n))]) for n in range(20)]
+        assert all(commit.wait(30) for commit in commits)
+
+
 def test_close_stores_what_is_pending_and_ends_recording(accountant: Maker) -> None:
     store = ScriptedStore()
     ledger = accountant(store)

@@ -13,7 +13,7 @@ from gevent.threadpool import ThreadPool
 from ledger_support import OnThread, make_record
 
 from relay_app.ledger.stores import StoreError, open_store
-from relay_app.ledger.stores.schema import to_row
+from relay_app.ledger.stores.schema import COLUMNS, to_row
 from relay_app.ledger.stores.totals import add_up
 from relay_app.meter.usage import UsageRecord
 
@@ -74,14 +74,13 @@ def execute(url: str) -> Iterator[Execute]:
 
 def insert(execute: Execute, record: UsageRecord) -> None:
     """As a relay of version 1 writes, which may still be running."""
-    row = to_row(record)
-    names = ", ".join(row)
-    new = ", ".join(f"{name} = excluded.{name}" for name in row)
+    names = ", ".join(COLUMNS)
+    new = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS)
     execute(
-        f"INSERT INTO usage_records ({names}) VALUES ({', '.join('?' * len(row))})"
+        f"INSERT INTO usage_records ({names}) VALUES ({', '.join('?' * len(COLUMNS))})"
         f" ON CONFLICT (id) DO UPDATE SET {new}"
         " WHERE usage_records.source_rank <= excluded.source_rank",
-        list(row.values()),
+        list(to_row(record)),
     )
 
 

@@ -31,7 +31,7 @@ from relay_app.wire.frames import (
 
 KEY = b"\x11\x22\x33\x44"
 LIMIT = 1_000_000
-TWINS = {"python": Scanner, "compiled": compiled("_scanner", "Scanner")}
+TWINS = {"python": Scanner, "compiled": compiled("Scanner")}
 
 
 @pytest.fixture(autouse=True, scope="module", params=those_there(TWINS))

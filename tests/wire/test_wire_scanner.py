@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from relay_app.wire import frames, scanner
 from relay_app.wire.frames import Frame, FrameError, Run, encode
 
-_scanner = pytest.importorskip("relay_app.wire._scanner", reason="the compiled parts are not built")
+_compiled = pytest.importorskip(
+    "relay_app.wire._compiled", reason="the compiled parts are not built"
+)
 
 ROOM = 64
 
 
 def test_the_compiled_one_is_built_and_in_use() -> None:
-    assert scanner.Scanner is _scanner.Scanner
+    assert scanner.Scanner is _compiled.Scanner
 
 
 def pair(*, masked: bool, limit: int = 1_000_000) -> tuple[Any, Any]:
-    twins = (frames.Scanner, _scanner.Scanner)
+    twins = (frames.Scanner, _compiled.Scanner)
     python, compiled = (twin(masked=masked, max_message_bytes=limit) for twin in twins)
     return python, compiled
 

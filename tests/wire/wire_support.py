@@ -47,10 +47,10 @@ class Authority:
 _authority: list[Authority] = []
 
 
-def compiled(module: str, name: str) -> Any:
+def compiled(name: str) -> Any:
     """The twin in C of something of the wire, or None where it is not built."""
     try:
-        return getattr(import_module(f"relay_app.wire.{module}"), name)
+        return getattr(import_module("relay_app.wire._compiled"), name)
     except ImportError:
         return None
 

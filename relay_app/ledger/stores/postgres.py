@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 
 from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.postgres_connection import NativeConnection
+from relay_app.ledger.stores.schema import COLUMNS, Row
 from relay_app.ledger.stores.sql import SQLStore
 from relay_app.ledger.stores.sql_migration import is_current, migrate
 from relay_app.ledger.stores.sql_triggers import added, spent, subtracted
@@ -114,6 +115,10 @@ class PostgreSQL:
 
     def insert(self, table: sa.Table) -> Insert:
         return insert(table)
+
+    def put(self, connection: sa.Connection, statement: Any, rows: Sequence[Row]) -> None:
+        with connection.begin():
+            connection.execute(statement, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
     def microusd(self, cost_usd: str) -> str:
         return f"({cost_usd}::numeric * 1000000)::bigint"

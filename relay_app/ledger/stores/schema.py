@@ -7,6 +7,7 @@ refused before it is sent.
 
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import takewhile
 from operator import attrgetter
 from typing import Any
 
@@ -18,7 +19,9 @@ from relay_app.ledger.stores.totals import day_of
 from relay_app.meter.usage import Usage, UsageRecord
 
 __all__ = [
+    "COLUMNS",
     "SCHEMA_VERSION",
+    "Row",
     "from_row",
     "metadata",
     "relay_keys",
@@ -30,6 +33,8 @@ __all__ = [
     "usage_tokens",
 ]
 
+Row = tuple[Any, ...]
+
 SCHEMA_VERSION = 2
 """Raised by one with every change of the tables; a store refuses a file newer than itself.
 
@@ -38,9 +43,8 @@ SCHEMA_VERSION = 2
 
 _JSON = ("price", "estimate")
 _USAGE = tuple(f.name for f in fields(Usage))
-_PLAIN = tuple(f.name for f in fields(UsageRecord) if f.name not in ("usage", "cost_usd", *_JSON))
 _usage = attrgetter(*_USAGE)
-_plain = attrgetter(*_PLAIN)
+_head = attrgetter(*(f.name for f in takewhile(lambda f: f.name != "usage", fields(UsageRecord))))
 _DERIVED = ("source_rank", "day")
 
 
@@ -98,6 +102,8 @@ usage_records = sa.Table(
     _text("day"),
     sa.Index("ix_usage_records_ended_at", "ended_at", "id"),
 )
+
+COLUMNS = tuple(column.name for column in usage_records.c)
 
 
 # What the triggers of usage_records keep up to date (sql_triggers.py). No table but the records
@@ -170,22 +176,24 @@ relay_keys = sa.Table(
 )
 
 
-def to_row(record: UsageRecord) -> dict[str, Any]:
-    """The row of ``record``.
+def to_row(record: UsageRecord) -> Row:
+    """The row of ``record``: its values in the order of ``COLUMNS``.
 
     Raises TypeError, ValueError or OverflowError for a record that no row can hold.
     """
     check_record(record)
+    cost, price, estimate = record.cost_usd, record.price, record.estimate
     # Not by way of as_dict(), whose asdict() copies deeply and takes longer than the insert.
-    row = dict(zip(_PLAIN, _plain(record), strict=True))
-    row.update(zip(_USAGE, _usage(record.usage), strict=True))
-    row["cost_usd"] = None if record.cost_usd is None else format(record.cost_usd, "f")
-    for name in _JSON:
-        value = getattr(record, name)
-        row[name] = None if value is None else codec.dumps(value)
-    row["source_rank"] = record.rank
-    row["day"] = day_of(record.ended_at)
-    return row
+    return (
+        *_head(record),
+        *_usage(record.usage),
+        None if cost is None else format(cost, "f"),
+        None if price is None else codec.dumps(price),
+        record.usage_raw,
+        None if estimate is None else codec.dumps(estimate),
+        record.rank,
+        day_of(record.ended_at),
+    )
 
 
 def from_row(row: Mapping[Any, Any]) -> UsageRecord:

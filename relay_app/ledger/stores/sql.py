@@ -5,7 +5,7 @@ SQL that all of them speak. What has a table of its own has a module of its own,
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from operator import itemgetter
 
 import sqlalchemy as sa
 
@@ -13,7 +13,7 @@ from relay_app.ledger.stores.base import Store
 from relay_app.ledger.stores.edge import check_rejected, prepared
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
-from relay_app.ledger.stores.schema import from_row, to_row, usage_records
+from relay_app.ledger.stores.schema import COLUMNS, Row, from_row, to_row, usage_records
 from relay_app.ledger.stores.sql_connections import Connections, describe
 from relay_app.ledger.stores.sql_dialect import Dialect, replacing
 from relay_app.ledger.stores.sql_keys import all_keys, put_key
@@ -52,17 +52,14 @@ class SQLStore(Store):
         if rows:
             # In one order for all, or two transactions with keys in common could each wait for
             # the other. What has the same id keeps its order.
-            rows.sort(key=lambda row: (row["key"], row["id"]))
+            rows.sort(key=_order)
             self._connections.write(lambda writer: self._insert(writer, rows, rejected))
         check_rejected(rejected)
 
-    def _insert(
-        self, writer: sa.Connection, rows: list[dict[str, Any]], rejected: dict[str, str]
-    ) -> None:
+    def _insert(self, writer: sa.Connection, rows: list[Row], rejected: dict[str, str]) -> None:
         """Write ``rows`` in one transaction, or, if one of them is bad, in a few."""
         try:
-            with writer.begin():
-                writer.execute(self._upsert, rows)
+            self._dialect.put(writer, self._upsert, rows)
         except Exception as error:
             if not self._dialect.blames(error):
                 raise
@@ -70,7 +67,7 @@ class SQLStore(Store):
                 # Blame the record only while the database itself answers.
                 with writer.begin():
                     writer.execute(_PROBE)
-                rejected[rows[0]["id"]] = describe(error)
+                rejected[rows[0][_ID]] = describe(error)
                 return
             middle = len(rows) // 2
             self._insert(writer, rows[:middle], rejected)
@@ -146,5 +143,7 @@ class SQLStore(Store):
         self._connections.close()
 
 
+_ID = COLUMNS.index("id")
+_order = itemgetter(COLUMNS.index("key"), _ID)
 _PROBE = sa.select(usage_records.c.id).limit(1)
 _STREAMED = {"yield_per": READ_ROWS}

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from relay_app.ledger.stores.schema import Row
+
 __all__ = ["Dialect", "replacing"]
 
 
@@ -27,6 +29,10 @@ class Dialect(Protocol):
 
     def insert(self, table: sa.Table) -> Any:
         """The database's own INSERT, which knows ``ON CONFLICT``."""
+
+    def put(self, connection: sa.Connection, statement: Any, rows: Sequence[Row]) -> None:
+        """Executes ``statement``, of :func:`replacing` for ``usage_records``, for each of ``rows``
+        in one transaction. It is what a session waits for, so it may leave SQLAlchemy aside."""
 
     def microusd(self, cost_usd: str) -> str:
         """The SQL for whole micro-dollars, given the SQL for USD as decimal text."""

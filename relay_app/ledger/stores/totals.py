@@ -6,8 +6,9 @@ instead of being added to it as zero.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date, timedelta
 from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Literal, get_args
 
 from relay_app.meter.usage import Usage, UsageRecord
@@ -19,6 +20,7 @@ By = Literal["key", "model", "day", "session"]
 # The default context rounds a sum to 28 digits; a ledger must not round at all. A thousand
 # digits hold any sum of costs that could be told from a mistake.
 _EXACT = Context(prec=1000)
+_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,13 @@ def check_day(day: str) -> None:
 
 def day_of(ended_at: float) -> str:
     """The UTC day of a time, as ``2026-01-31``. Raises ValueError or OverflowError beyond 9999."""
-    return datetime.fromtimestamp(ended_at, UTC).date().isoformat()
+    return _day(int(ended_at // 86_400))
+
+
+@lru_cache(maxsize=16)
+def _day(since_epoch: int) -> str:
+    # Records are of today, and each asks several times: found again, a day costs a third.
+    return (_EPOCH + timedelta(since_epoch)).isoformat()
 
 
 def add_money(left: Decimal | None, right: Decimal | None) -> Decimal | None:

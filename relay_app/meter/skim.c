@@ -14,7 +14,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* An item of the buffer that frames come in; relay_app/wire/spans.h declares the same. */
+/* An item of the buffer that frames come in, and the name of the function that takes such items:
+ * relay_app/wire/spans.h declares the same. */
+#define OVER_SPANS "relay_app.over_spans"
+
 typedef struct {
     uint64_t start;
     uint64_t payload;
@@ -398,6 +401,29 @@ add_up(Skim *self, Text *text)
     return 1;
 }
 
+/* How many of `count` frames, from the first on, were added up. */
+static Py_ssize_t
+over_spans(PyObject *skim, const unsigned char *data, const Span *spans, Py_ssize_t count)
+{
+    Skim *self = (Skim *)skim;
+    Text text;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        const Span *span = &spans[at];
+        if (span->first != WHOLE_TEXT)
+            return at;
+        text.payload = data + span->payload;
+        text.length = (Py_ssize_t)(span->end - span->payload);
+        text.key = span->masked ? span->key : NULL;
+        text.head = text.copy;
+        text.head_bytes = 0;
+        if (!add_up(self, &text)) {
+            PyErr_Clear(); /* whoever looks at it has better words for what is wrong */
+            return at;
+        }
+    }
+    return count;
+}
+
 PyDoc_STRVAR(over_doc, "over(data, frames, begin)\n--\n\n"
     "Adds up the messages of ``frames`` from ``begin`` on; the first that must be looked at.");
 
@@ -408,10 +434,10 @@ skim_over(Skim *self, PyObject *const *args, Py_ssize_t given)
         PyErr_SetString(PyExc_TypeError, "over() takes three arguments");
         return NULL;
     }
-    Py_ssize_t at = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
-    if (at == -1 && PyErr_Occurred())
+    Py_ssize_t begin = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
+    if (begin == -1 && PyErr_Occurred())
         return NULL;
-    if (!PyObject_CheckBuffer(args[1]))
+    if (begin < 0 || !PyObject_CheckBuffer(args[1]))
         return Py_NewRef(args[2]); /* Python objects: to be looked at one by one */
     Py_buffer data, frames;
     if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
@@ -422,23 +448,12 @@ skim_over(Skim *self, PyObject *const *args, Py_ssize_t given)
     }
     const Span *spans = frames.buf;
     Py_ssize_t count = frames.len / (Py_ssize_t)sizeof(Span);
-    Text text;
-    for (; at >= 0 && at < count; at++) {
-        const Span *span = &spans[at];
-        if (span->first != WHOLE_TEXT || span->end > (uint64_t)data.len
-            || span->payload > span->end)
-            break;
-        text.payload = (const unsigned char *)data.buf + span->payload;
-        text.length = (Py_ssize_t)(span->end - span->payload);
-        text.key = span->masked ? span->key : NULL;
-        text.head = text.copy;
-        text.head_bytes = 0;
-        if (!add_up(self, &text))
-            break;
-    }
+    int within = count == 0 || spans[count - 1].end <= (uint64_t)data.len;
+    if (begin < count && within)
+        begin += over_spans((PyObject *)self, data.buf, spans + begin, count - begin);
     PyBuffer_Release(&frames);
     PyBuffer_Release(&data);
-    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(at);
+    return PyLong_FromSsize_t(begin);
 }
 
 PyDoc_STRVAR(take_doc, "take()\n--\n\n"
@@ -509,6 +524,12 @@ skim_set_unit(Skim *self, PyObject *value, void *closure)
     return 0;
 }
 
+static PyObject *
+skim_over_spans(Skim *self, void *closure)
+{
+    return PyCapsule_New((void *)over_spans, OVER_SPANS, NULL);
+}
+
 static PyMethodDef skim_methods[] = {
     {"over", (PyCFunction)(void (*)(void))skim_over, METH_FASTCALL, over_doc},
     {"take", (PyCFunction)skim_take, METH_NOARGS, take_doc},
@@ -516,6 +537,7 @@ static PyMethodDef skim_methods[] = {
 };
 
 static PyGetSetDef skim_getset[] = {
+    {"over_spans", (getter)skim_over_spans, NULL, "The same as a C function: see spans.h."},
     {"seen", (getter)skim_get_seen, NULL, "Whether there is something to take."},
     {"unit", (getter)skim_get_unit, (setter)skim_set_unit, "The id that deltas must have."},
     {NULL},

@@ -5,25 +5,9 @@
  * somebody asks for one; a reader in C finds the array itself through the buffer protocol.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
+#include "compiled.h"
+
 #include <string.h>
-
-#include "spans.h"
-
-enum { CONTROL = 0x08, FIN = 0x80, MASKED = 0x80, PONG = 0x0A, TEXT = 0x01, BINARY = 0x02 };
-
-typedef struct {
-    PyTypeObject *scanner;
-    PyTypeObject *frames;
-    PyTypeObject *frame; /* wire.frames.Frame, a NamedTuple */
-    PyTypeObject *run;   /* wire.frames.Run, a NamedTuple */
-    PyObject *fault;     /* wire.frames.fault */
-    PyObject *no_key;
-    PyObject *opcodes[16];
-    PyObject *nothing; /* a Run of nothing */
-} State;
 
 /* -- Frames: a sequence of Frame, made when asked for ---------------------------------------- */
 
@@ -128,8 +112,8 @@ static PyType_Slot frames_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec frames_spec = {
-    .name = "relay_app.wire._scanner.Frames",
+PyType_Spec frames_spec = {
+    .name = "relay_app.wire._compiled.Frames",
     .basicsize = sizeof(Frames),
     .itemsize = sizeof(Span),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
@@ -137,19 +121,6 @@ static PyType_Spec frames_spec = {
 };
 
 /* -- Scanner --------------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *buffer; /* a bytearray that is being filled, or NULL */
-    char *tail;       /* else what there is of a frame, or NULL */
-    Py_ssize_t used;  /* bytes of either */
-    Py_ssize_t awaiting;
-    Py_ssize_t bytes; /* all that were ever taken */
-    Py_ssize_t max_message_bytes;
-    Py_ssize_t message_bytes;
-    char in_message;
-    char masked;
-} Scanner;
 
 static PyObject *
 scanner_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -228,10 +199,7 @@ is_legal(const Scanner *self, unsigned char first)
     return self->in_message ? opcode == 0 : opcode == TEXT || opcode == BINARY;
 }
 
-enum { WHOLE, PARTIAL, WRONG };
-
-/* The frame at `data`: whole, not whole yet, or not allowed. */
-static int
+int
 scan_frame(const Scanner *self, const unsigned char *data, Py_ssize_t size, Span *span)
 {
     Py_ssize_t header = 2;
@@ -281,8 +249,7 @@ explain(const Scanner *self, State *state, const unsigned char *data, Py_ssize_t
         self->in_message ? Py_True : Py_False, self->message_bytes);
 }
 
-/* Keeps `size` bytes of a frame that is not whole, and no more. */
-static int
+int
 keep_tail(Scanner *self, const unsigned char *data, Py_ssize_t size)
 {
     char *tail = NULL;
@@ -415,21 +382,10 @@ scanner_took(Scanner *self, PyTypeObject *type, PyObject *const *args, Py_ssize_
 
 PyDoc_STRVAR(feed_doc, "feed(data)\n--\n\nThe frames that ``data`` completes.");
 
-static PyObject *
-scanner_feed(Scanner *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t given,
-             PyObject *names)
+PyObject *
+feed(Scanner *self, State *state, const void *data, Py_ssize_t size)
 {
-    State *state = PyType_GetModuleState(type);
-    Py_buffer data;
-    if (given != 1 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "feed() takes one argument: bytes");
-        return NULL;
-    }
-    if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
-        return NULL;
-    PyObject *run = NULL;
-    if (self->buffer != NULL
-        && PyByteArray_GET_SIZE(self->buffer) - self->used < data.len) {
+    if (self->buffer != NULL && PyByteArray_GET_SIZE(self->buffer) - self->used < size) {
         /* More than the frame that the buffer was made for. */
         PyObject *filled = self->buffer;
         self->buffer = NULL;
@@ -437,19 +393,30 @@ scanner_feed(Scanner *self, PyTypeObject *type, PyObject *const *args, Py_ssize_
             self, (const unsigned char *)PyByteArray_AS_STRING(filled), self->used);
         Py_DECREF(filled);
         if (kept < 0)
-            goto done;
+            return NULL;
     }
-    if (data.len == 0) {
-        run = Py_NewRef(state->nothing);
-        goto done;
+    if (size == 0)
+        return Py_NewRef(state->nothing);
+    if (self->buffer == NULL && make_room(self, size) < 0)
+        return NULL;
+    memcpy(PyByteArray_AS_STRING(self->buffer) + self->used, data, (size_t)size);
+    self->used += size;
+    self->bytes += size;
+    return scan(self, state);
+}
+
+static PyObject *
+scanner_feed(Scanner *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t given,
+             PyObject *names)
+{
+    Py_buffer data;
+    if (given != 1 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "feed() takes one argument: bytes");
+        return NULL;
     }
-    if (self->buffer == NULL && make_room(self, data.len) < 0)
-        goto done;
-    memcpy(PyByteArray_AS_STRING(self->buffer) + self->used, data.buf, (size_t)data.len);
-    self->used += data.len;
-    self->bytes += data.len;
-    run = scan(self, state);
-done:
+    if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *run = feed(self, PyType_GetModuleState(type), data.buf, data.len);
     PyBuffer_Release(&data);
     return run;
 }
@@ -490,97 +457,9 @@ static PyType_Slot scanner_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec scanner_spec = {
-    .name = "relay_app.wire._scanner.Scanner",
+PyType_Spec scanner_spec = {
+    .name = "relay_app.wire._compiled.Scanner",
     .basicsize = sizeof(Scanner),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = scanner_slots,
 };
-
-/* -- the module ------------------------------------------------------------------------------ */
-
-static PyTypeObject *
-namedtuple(PyObject *from, const char *name)
-{
-    PyObject *type = PyObject_GetAttrString(from, name);
-    if (type != NULL
-        && (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &PyTuple_Type))) {
-        PyErr_Format(PyExc_TypeError, "%s is to be a tuple", name);
-        Py_CLEAR(type);
-    }
-    return (PyTypeObject *)type;
-}
-
-static int
-module_exec(PyObject *self)
-{
-    State *state = PyModule_GetState(self);
-    PyObject *frames = PyImport_ImportModule("relay_app.wire.frames");
-    if (frames == NULL)
-        return -1;
-    state->frame = namedtuple(frames, "Frame");
-    state->run = namedtuple(frames, "Run");
-    state->fault = PyObject_GetAttrString(frames, "fault");
-    state->nothing = PyObject_GetAttrString(frames, "NOTHING");
-    Py_DECREF(frames);
-    state->no_key = PyBytes_FromStringAndSize(NULL, 0);
-    for (int opcode = 0; opcode < 16; opcode++)
-        state->opcodes[opcode] = PyLong_FromLong(opcode);
-    state->frames = (PyTypeObject *)PyType_FromModuleAndSpec(self, &frames_spec, NULL);
-    state->scanner = (PyTypeObject *)PyType_FromModuleAndSpec(self, &scanner_spec, NULL);
-    if (state->frame == NULL || state->run == NULL || state->fault == NULL
-        || state->nothing == NULL || state->no_key == NULL || state->frames == NULL
-        || state->scanner == NULL)
-        return -1;
-    return PyModule_AddType(self, state->scanner);
-}
-
-static int
-module_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    State *state = PyModule_GetState(self);
-    Py_VISIT(state->scanner);
-    Py_VISIT(state->frames);
-    Py_VISIT(state->frame);
-    Py_VISIT(state->run);
-    Py_VISIT(state->fault);
-    Py_VISIT(state->nothing);
-    return 0;
-}
-
-static int
-module_clear(PyObject *self)
-{
-    State *state = PyModule_GetState(self);
-    Py_CLEAR(state->scanner);
-    Py_CLEAR(state->frames);
-    Py_CLEAR(state->frame);
-    Py_CLEAR(state->run);
-    Py_CLEAR(state->fault);
-    Py_CLEAR(state->nothing);
-    Py_CLEAR(state->no_key);
-    for (int opcode = 0; opcode < 16; opcode++)
-        Py_CLEAR(state->opcodes[opcode]);
-    return 0;
-}
-
-static PyModuleDef_Slot module_slots[] = {
-    {Py_mod_exec, module_exec},
-    {0, NULL},
-};
-
-static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "relay_app.wire._scanner",
-    .m_doc = "The Scanner of relay_app.wire.frames, compiled.",
-    .m_size = sizeof(State),
-    .m_slots = module_slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
-};
-
-PyMODINIT_FUNC
-PyInit__scanner(void)
-{
-    return PyModuleDef_Init(&module);
-}

@@ -1,3 +1,0 @@
-from relay_app.wire.express import PythonExpress
-
-class Express(PythonExpress): ...

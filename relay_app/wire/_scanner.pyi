@@ -1,3 +1,0 @@
-from relay_app.wire import frames
-
-class Scanner(frames.Scanner): ...

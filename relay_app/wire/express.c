@@ -1,0 +1,445 @@
+/* The compiled twin of relay_app.wire.express.Express: the same steps, without Python between.
+ *
+ * In a voice session most messages come alone, tens of milliseconds after one another, and find
+ * the processor's caches full of something else. What counts then is how much code and data a
+ * message touches. So between two plain sockets, with a skim that offers its C function, the bytes
+ * go through one buffer that all share and no Python object is made for them; TLS and anything
+ * else goes through the objects that Python would use.
+ */
+
+#include "compiled.h"
+
+#include <errno.h>
+#include <string.h>
+#include <structmember.h>
+#include <sys/socket.h>
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *skim;
+    PyObject *skim_self; /* what the skim is bound to, if it offers over_spans */
+    OverSpans over_spans;
+    Py_ssize_t messages;
+    Py_ssize_t reads;
+    Py_ssize_t writes;
+    PyObject *run;
+    Py_ssize_t skimmed;
+    Py_ssize_t sent;
+    State *state; /* of the module, which the type keeps alive */
+    PyObject *scanner;
+    PyObject *room;
+    PyObject *took;
+    PyObject *read_some;
+    PyObject *read_from; /* the source's socket if it is a plain one, or None */
+    PyObject *pending;
+    PyObject *out;
+    PyObject *write_some;
+    PyObject *write_to; /* the same of the sink */
+} Express;
+
+/* Items of a wire.frames.Run. */
+enum { DATA, FRAMES, FAULT, HAS_CONTROL };
+enum { WHOLE_TEXT = FIN | TEXT };
+
+/* What runs here holds the GIL from the first byte to the last, so one of each is enough. */
+static unsigned char buffer[192 * 1024];
+static Span spans[1024];
+
+static PyObject *name_clear, *name_bytes_out;
+
+/* What `function` gives for `argument`, as a number; -1 with an exception. */
+static Py_ssize_t
+count_of(PyObject *function, PyObject *argument)
+{
+    PyObject *given = PyObject_CallOneArg(function, argument);
+    if (given == NULL)
+        return -1;
+    Py_ssize_t count = given == Py_None ? 0 : PyLong_AsSsize_t(given);
+    Py_DECREF(given);
+    return count;
+}
+
+/* The bytes that lie before the end of the last frame, -1 with an exception. */
+static Py_ssize_t
+end_of(PyObject *frames)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(frames, &view, PyBUF_SIMPLE) < 0)
+        return -1;
+    const Span *spans = view.buf;
+    Py_ssize_t count = view.len / (Py_ssize_t)sizeof(Span);
+    Py_ssize_t end = count ? (Py_ssize_t)spans[count - 1].end : 0;
+    PyBuffer_Release(&view);
+    return end;
+}
+
+/* The attribute of the Outgoing, a sum, grown by `more`. */
+static int
+add_to(PyObject *object, PyObject *name, Py_ssize_t more)
+{
+    PyObject *before = PyObject_GetAttr(object, name);
+    PyObject *added = before == NULL ? NULL : PyLong_FromSsize_t(more);
+    PyObject *after = added == NULL ? NULL : PyNumber_Add(before, added);
+    int failed = after == NULL ? -1 : PyObject_SetAttr(object, name, after);
+    Py_XDECREF(before);
+    Py_XDECREF(added);
+    Py_XDECREF(after);
+    return failed;
+}
+
+/* Whether the frames of `run` need nothing but to be skimmed and sent. */
+static int
+is_simple(Express *self, PyObject *run)
+{
+    return PyTuple_GET_ITEM(run, FAULT) == Py_None
+        && PyTuple_GET_ITEM(run, HAS_CONTROL) == Py_False
+        && ((Scanner *)self->scanner)->awaiting <= self->state->small_bytes;
+}
+
+/* How many of the frames the skim has looked at; -1 with an exception. */
+static Py_ssize_t
+call_skim(Express *self, PyObject *data, PyObject *frames)
+{
+    PyObject *zero = PyLong_FromLong(0);
+    if (zero == NULL)
+        return -1;
+    PyObject *arguments[] = {data, frames, zero};
+    PyObject *skimmed = PyObject_Vectorcall(self->skim, arguments, 3, NULL);
+    Py_DECREF(zero);
+    Py_ssize_t count = skimmed == NULL ? -1 : PyLong_AsSsize_t(skimmed);
+    Py_XDECREF(skimmed);
+    return count;
+}
+
+/* Sends the frames of `self->run`: 1 if all of their bytes went out, -1 with an exception. */
+static int
+send_run(Express *self, PyObject *data, PyObject *frames)
+{
+    Py_ssize_t end = end_of(frames);
+    PyObject *view = end < 0 ? NULL : PyMemoryView_FromObject(data);
+    PyObject *part = view == NULL ? NULL : PySequence_GetSlice(view, 0, end);
+    Py_XDECREF(view);
+    if (part == NULL)
+        return -1;
+    self->writes++;
+    Py_ssize_t sent = count_of(self->write_some, part);
+    Py_DECREF(part);
+    if (sent < 0)
+        return -1;
+    self->sent = sent;
+    if (add_to(self->out, name_bytes_out, sent) < 0)
+        return -1;
+    return sent == end;
+}
+
+/* Whether what there was to read has gone through; -1 with an exception. */
+static int
+pass_objects(Express *self)
+{
+    PyObject *size = PyLong_FromSsize_t(self->state->read_bytes);
+    PyObject *room = size == NULL ? NULL : PyObject_CallOneArg(self->room, size);
+    Py_XDECREF(size);
+    if (room == NULL)
+        return -1;
+    self->reads++;
+    Py_ssize_t count = count_of(self->read_some, room);
+    Py_DECREF(room);
+    if (count <= 0)
+        return (int)count;
+    PyObject *number = PyLong_FromSsize_t(count);
+    PyObject *run = number == NULL ? NULL : PyObject_CallOneArg(self->took, number);
+    Py_XDECREF(number);
+    if (run == NULL)
+        return -1;
+    PyObject *data = PyTuple_GET_ITEM(run, DATA), *frames = PyTuple_GET_ITEM(run, FRAMES);
+    Py_ssize_t frame_count = PySequence_Size(frames);
+    int simple = is_simple(self, run);
+    if (simple && frame_count == 0) {
+        Py_DECREF(run);
+        return 1;
+    }
+    Py_XSETREF(self->run, run);
+    if (!simple)
+        return 0;
+    Py_ssize_t skimmed = call_skim(self, data, frames);
+    self->skimmed = Py_MAX(0, skimmed);
+    if (skimmed < frame_count)
+        return skimmed < 0 ? -1 : 0;
+    int whole = send_run(self, data, frames);
+    if (whole <= 0)
+        return whole;
+    self->messages += self->skimmed;
+    Py_CLEAR(self->run);
+    self->skimmed = self->sent = 0;
+    return 1;
+}
+
+/* Leaves to the pump the `count` bytes just read, with how far they have got. */
+static int
+leave(Express *self, int from, const unsigned char *read, Py_ssize_t count, Py_ssize_t skimmed,
+      Py_ssize_t sent)
+{
+    PyObject *run = feed((Scanner *)self->scanner, self->state, read, count);
+    if (run == NULL) {
+        /* No memory for what was read: what follows it must not go out as if nothing were
+         * missing. */
+        shutdown(from, SHUT_RDWR);
+        return -1;
+    }
+    Py_XSETREF(self->run, run);
+    self->skimmed = skimmed;
+    self->sent = sent;
+    return 0;
+}
+
+/* The same as pass_objects, between two plain sockets. */
+static int
+pass_plain(Express *self, int from, int to)
+{
+    Scanner *scanner = (Scanner *)self->scanner;
+    Py_ssize_t used = scanner->used, position = 0, count = 0;
+    if (used)
+        memcpy(buffer, scanner->tail, (size_t)used);
+    unsigned char *read = buffer + used;
+    self->reads++;
+    Py_ssize_t size = recv(from, read, (size_t)self->state->read_bytes, MSG_DONTWAIT);
+    if (size <= 0)
+        return size < 0 && (errno == EAGAIN || errno == EINTR);
+    Py_ssize_t all = used + size;
+    Span *span = spans;
+    int found = PARTIAL;
+    while (position < all) {
+        found = scan_frame(scanner, buffer + position, all - position, span);
+        if (found != WHOLE || span->first != WHOLE_TEXT || span == spans + Py_ARRAY_LENGTH(spans) - 1)
+            break;
+        span->start += (uint64_t)position;
+        span->payload += (uint64_t)position;
+        span->end += (uint64_t)position;
+        position = (Py_ssize_t)span->end;
+        span++;
+    }
+    Py_ssize_t left = all - position;
+    Py_ssize_t awaiting = left ? (Py_ssize_t)span->end : 0;
+    if ((left && found != PARTIAL) || awaiting > self->state->small_bytes)
+        return leave(self, from, read, size, 0, 0);
+    count = span - spans;
+    Py_ssize_t skimmed = self->over_spans(self->skim_self, buffer, spans, count);
+    char *tail = left ? PyMem_Malloc((size_t)left) : NULL;
+    Py_ssize_t sent = 0;
+    if (skimmed == count && position && (tail != NULL || !left)) {
+        self->writes++;
+        sent = send(to, buffer, (size_t)position, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent < 0)
+            sent = 0; /* not now, or never: the pump meets it again */
+        if (add_to(self->out, name_bytes_out, sent) < 0)
+            PyErr_Clear();
+    }
+    if (sent < position || (left && tail == NULL)) {
+        PyMem_Free(tail);
+        return leave(self, from, read, size, skimmed, sent);
+    }
+    if (left)
+        memcpy(tail, buffer + position, (size_t)left);
+    PyMem_Free(scanner->tail);
+    scanner->tail = tail;
+    scanner->used = left;
+    scanner->awaiting = awaiting;
+    scanner->bytes += size;
+    self->messages += count;
+    return 1;
+}
+
+/* Whether what there was to read has gone through; -1 with an exception. */
+static int
+pass(Express *self)
+{
+    Scanner *scanner = (Scanner *)self->scanner;
+    if (self->over_spans == NULL || self->read_from == Py_None || self->write_to == Py_None
+        || scanner->buffer != NULL || scanner->in_message
+        || scanner->used + self->state->read_bytes > (Py_ssize_t)sizeof buffer)
+        return pass_objects(self);
+    /* Asked each time: the number of a socket that was closed may be another's by now. */
+    int from = PyObject_AsFileDescriptor(self->read_from);
+    int to = from < 0 ? -1 : PyObject_AsFileDescriptor(self->write_to);
+    return to < 0 ? -1 : pass_plain(self, from, to);
+}
+
+static int
+is_clear(Express *self)
+{
+    PyObject *clear = PyObject_GetAttr(self->out, name_clear);
+    if (clear == NULL)
+        return -1;
+    Py_DECREF(clear);
+    return clear == Py_True;
+}
+
+static int
+has_more(Express *self)
+{
+    if (self->pending == Py_None)
+        return 0;
+    PyObject *count = PyObject_CallNoArgs(self->pending);
+    if (count == NULL)
+        return -1;
+    int more = PyObject_IsTrue(count);
+    Py_DECREF(count);
+    return more;
+}
+
+static PyObject *
+express_call(Express *self, PyObject *args, PyObject *keywords)
+{
+    PyObject *wake, *waiter;
+    if (!PyArg_UnpackTuple(args, "Express", 2, 2, &wake, &waiter))
+        return NULL;
+    int passed = 0;
+    if (self->skim != NULL && is_clear(self) > 0)
+        passed = pass(self) > 0 && has_more(self) == 0;
+    /* Who is woken meets again whatever went wrong, and says so. */
+    PyErr_Clear();
+    if (passed)
+        Py_RETURN_NONE;
+    return PyObject_CallOneArg(wake, waiter);
+}
+
+static PyObject *
+express_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"source", "sink", NULL};
+    if (name_clear == NULL
+        && ((name_clear = PyUnicode_InternFromString("clear")) == NULL
+            || (name_bytes_out = PyUnicode_InternFromString("bytes_out")) == NULL))
+        return NULL;
+    PyObject *source, *sink;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO:Express", names, &source, &sink))
+        return NULL;
+    Express *self = (Express *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->state = PyType_GetModuleState(type);
+    PyObject *from = PyObject_GetAttrString(source, "connection");
+    PyObject *to = PyObject_GetAttrString(sink, "connection");
+    if (from == NULL || to == NULL
+        || (self->scanner = PyObject_GetAttrString(source, "scanner")) == NULL
+        || (self->room = PyObject_GetAttrString(self->scanner, "room")) == NULL
+        || (self->took = PyObject_GetAttrString(self->scanner, "took")) == NULL
+        || (self->read_some = PyObject_GetAttrString(from, "read_some")) == NULL
+        || (self->pending = PyObject_GetAttrString(from, "pending")) == NULL
+        || (self->read_from = PyObject_GetAttrString(from, "plain")) == NULL
+        || (self->write_to = PyObject_GetAttrString(to, "plain")) == NULL
+        || (self->out = PyObject_GetAttrString(sink, "out")) == NULL
+        || (self->write_some = PyObject_GetAttrString(to, "write_some")) == NULL)
+        Py_CLEAR(self);
+    else if (!PyObject_TypeCheck(self->scanner, self->state->scanner)) {
+        PyErr_SetString(PyExc_TypeError, "an Express takes compiled scanners");
+        Py_CLEAR(self);
+    }
+    Py_XDECREF(from);
+    Py_XDECREF(to);
+    return (PyObject *)self;
+}
+
+static int
+express_traverse(Express *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->skim);
+    Py_VISIT(self->skim_self);
+    Py_VISIT(self->read_from);
+    Py_VISIT(self->write_to);
+    Py_VISIT(self->run);
+    Py_VISIT(self->scanner);
+    Py_VISIT(self->room);
+    Py_VISIT(self->took);
+    Py_VISIT(self->read_some);
+    Py_VISIT(self->pending);
+    Py_VISIT(self->out);
+    Py_VISIT(self->write_some);
+    return 0;
+}
+
+static int
+express_clear(Express *self)
+{
+    Py_CLEAR(self->skim);
+    Py_CLEAR(self->skim_self);
+    Py_CLEAR(self->read_from);
+    Py_CLEAR(self->write_to);
+    Py_CLEAR(self->run);
+    Py_CLEAR(self->scanner);
+    Py_CLEAR(self->room);
+    Py_CLEAR(self->took);
+    Py_CLEAR(self->read_some);
+    Py_CLEAR(self->pending);
+    Py_CLEAR(self->out);
+    Py_CLEAR(self->write_some);
+    return 0;
+}
+
+static void
+express_dealloc(Express *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    express_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+express_get_skim(Express *self, void *closure)
+{
+    return Py_NewRef(self->skim == NULL ? Py_None : self->skim);
+}
+
+/* Finds the C function of a skim that offers one. */
+static int
+express_set_skim(Express *self, PyObject *skim, void *closure)
+{
+    PyObject *bound = skim == NULL ? NULL : PyObject_GetAttrString(skim, "__self__");
+    PyObject *capsule = bound == NULL ? NULL : PyObject_GetAttrString(bound, "over_spans");
+    PyErr_Clear();
+    self->over_spans = NULL;
+    if (capsule != NULL && PyCapsule_IsValid(capsule, OVER_SPANS))
+        self->over_spans = (OverSpans)PyCapsule_GetPointer(capsule, OVER_SPANS);
+    Py_XDECREF(capsule);
+    Py_XSETREF(self->skim_self, bound);
+    Py_XSETREF(self->skim, skim == NULL || skim == Py_None ? NULL : Py_NewRef(skim));
+    return 0;
+}
+
+static PyGetSetDef express_getset[] = {
+    {"skim", (getter)express_get_skim, (setter)express_set_skim,
+     "Looks at messages; without it all is left."},
+    {NULL},
+};
+
+static PyMemberDef express_members[] = {
+    {"run", T_OBJECT, offsetof(Express, run), 0, "What was left behind, or None."},
+    {"messages", T_PYSSIZET, offsetof(Express, messages), READONLY, "How many were forwarded."},
+    {"reads", T_PYSSIZET, offsetof(Express, reads), READONLY, "How often it has read."},
+    {"writes", T_PYSSIZET, offsetof(Express, writes), READONLY, "How often it has written."},
+    {"skimmed", T_PYSSIZET, offsetof(Express, skimmed), 0, "Frames of run that were looked at."},
+    {"sent", T_PYSSIZET, offsetof(Express, sent), 0, "Bytes of run that went out."},
+    {NULL},
+};
+
+static PyType_Slot express_slots[] = {
+    {Py_tp_doc, "One direction between two Links: relay_app.wire.express.Express, in C."},
+    {Py_tp_new, express_new},
+    {Py_tp_call, express_call},
+    {Py_tp_dealloc, express_dealloc},
+    {Py_tp_traverse, express_traverse},
+    {Py_tp_clear, express_clear},
+    {Py_tp_members, express_members},
+    {Py_tp_getset, express_getset},
+    {0, NULL},
+};
+
+PyType_Spec express_spec = {
+    .name = "relay_app.wire._compiled.Express",
+    .basicsize = sizeof(Express),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = express_slots,
+};
