@@ -22,7 +22,7 @@ KINDS: Final = (
     "output_audio",
     "transcription_seconds",
 )
-STEPS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+STEPS: Final[tuple[float, ...]] = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper ends of what an error counts under; beyond the last it is "more"."""
 
 MORE: Final = "more"

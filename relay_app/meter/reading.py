@@ -83,7 +83,7 @@ def read(
         event = codec.loads_object(payload)
     except ValueError:
         return _OPAQUE
-    name = event.get("type")
-    if not isinstance(name, str) or name not in known:
+    said = event.get("type")
+    if not isinstance(said, str) or said not in known:
         return _OPAQUE
-    return name, event, head
+    return said, event, head

@@ -24,8 +24,10 @@ def test_the_id_of_a_known_unit_never_changes():
 
 
 def test_a_priced_record_differs_in_its_cost_and_price_alone():
-    values = {f.name: f.name for f in fields(UsageRecord)} | {"usage": Usage(1, 2, 3)}
-    record = UsageRecord(**values)
+    values = {f.name: f.name for f in fields(UsageRecord)}
+    times = {"started_at": 1.5, "ended_at": 2.5, "estimate": {"output_text": 3}}
+    unpriced = {"usage": Usage(1, 2, 3), "cost_usd": None, "price": None}
+    record = UsageRecord(**{**values, **times, **unpriced})
     cost, price = Decimal("0.000001"), {"model": "m"}
     assert record.priced(cost, price) == replace(record, cost_usd=cost, price=price)
 
