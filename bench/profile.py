@@ -45,7 +45,7 @@ PARTS = (
     ("receiving: around it", "Link.receive"),
     ("metering: skims", "_skim_"),
     ("pump, messages", "Pump."),
-    ("event loop", "Hub.run"),
+    ("event loop, and what goes on it: express", "Hub.run"),
 )
 IDLE = "acquire_with_timeout"
 """Where the idle threads of gevent's pool wait; they use no CPU."""
@@ -74,36 +74,50 @@ async def profile(name: str, seconds: float, *, paced: bool, append_ms: int) -> 
         await asyncio.sleep(3.0)
         spent = await window(load, peer, seconds)
         lines = [f"{name}: {1e6 * spent.cpu_seconds / spent.turns:.0f} µs a turn"]
-        lines += await _samples(peer, seconds, 1e6 * spent.cpu_seconds / spent.turns)
+        lines += await _samples(peer, load, seconds)
         lines += await _calls(peer, load, seconds)
         await load.leave()
     return "\n".join(lines)
 
 
-async def _samples(peer: Running, seconds: float, microseconds: float) -> list[str]:
+async def _samples(peer: Running, load: Load, seconds: float) -> list[str]:
     assert peer.process is not None
     spy = Path(sys.executable).with_name("py-spy")
     with tempfile.NamedTemporaryFile() as out:
         # The last to be started is the worker.
         pid = list(descendants(peer.process.pid))[-1]
+        before, begun = _thread_seconds(pid), load.turns
         options = ["-d", f"{seconds:.0f}", "-r", "200", "-f", "raw", "-t", "-o", out.name]
         done = await create_subprocess_exec(
             str(spy), "record", "-p", str(pid), *options, stdout=PIPE, stderr=PIPE
         )
         _, said = await done.communicate()
+        after, turns = _thread_seconds(pid), load.turns - begun
         stacks = Path(out.name).read_text().splitlines()
     if not stacks:
         return [f"no samples: {said.decode().strip()[-200:]}"]
-    counts: Counter[str] = Counter()
+    # A thread that waits for the disk is sampled too, so each thread's samples are worth the time
+    # that it was on the CPU, all together.
+    samples: dict[str, Counter[str]] = {}
     for stack, count in (line.rsplit(" ", 1) for line in stacks if IDLE not in line):
         part = next((part for part, name in PARTS if name in stack), "the rest")
-        counts[part] += int(count)
-    total = sum(counts.values())
+        found = re.match(r"thread \((\d+)\)", stack)
+        samples.setdefault(found[1] if found else "", Counter())[part] += int(count)
+    spent: Counter[str] = Counter()
+    for thread, parts in samples.items():
+        micros = 1e6 * (after.get(thread, 0.0) - before.get(thread, 0.0)) / turns
+        for part, count in parts.items():
+            spent[part] += micros * count / parts.total()
     lines = ["", "| part | share | µs a turn |", "|---|---|---|"]
-    for part, samples in counts.most_common():
-        share = samples / total
-        lines.append(f"| {part} | {share:.0%} | {share * microseconds:.0f} |")
+    for part, micros in spent.most_common():
+        lines.append(f"| {part} | {micros / spent.total():.0%} | {micros:.0f} |")
     return lines
+
+
+def _thread_seconds(pid: int) -> dict[str, float]:
+    """CPU time of each thread, by its number."""
+    tasks = Path(f"/proc/{pid}/task")
+    return {t.name: int((t / "schedstat").read_text().split()[0]) / 1e9 for t in tasks.iterdir()}
 
 
 async def _calls(peer: Running, load: Load, seconds: float) -> list[str]:

@@ -28,7 +28,7 @@ from relay_app.wire.link import LinkEnded
 from relay_app.wire.messages import Assembler, Message
 from relay_app.wire.scanner import Scanner
 
-__all__ = ["metering_seconds", "stages"]
+__all__ = ["metering_seconds", "new_meter", "stages"]
 
 READ_BYTES = 65_536
 _KEY = b"\x9a\x1f\x33\xc8"
@@ -48,7 +48,8 @@ def _pieces(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-def _new_meter(price: Callable[[Any], Any] = lambda record: record) -> Meter:
+def new_meter(price: Callable[[Any], Any] = lambda record: record) -> Meter:
+    """The meter of a session that has begun."""
     meter = Meter(
         "sess_bench", key="k", upstream="u", model=MODEL, upstream_model=MODEL, clock=time.time,
         price=price,
@@ -102,9 +103,9 @@ class _Stages:
         self._numbers = count(1)
         self._scanners = (self._scanner(masked=True), self._scanner(masked=False))
         self._assemblers = (Assembler(262_144), Assembler(_MAX))
-        self._meter = _new_meter()
+        self._meter = new_meter()
         pricer = Pricer(PriceList(built_in_prices().prices), {})
-        self._priced = _new_meter(pricer)
+        self._priced = new_meter(pricer)
         self._source = (_Source(masked=True), _Source(masked=False))
         self._pumps = (
             self._pump(
@@ -223,7 +224,7 @@ def stages(turn: Turn, *, times: int = 300, read_bytes: int = READ_BYTES) -> dic
 
 def metering_seconds(turn: Turn, *, times: int = 5_000) -> float:
     """Seconds that the meter spends on one audio delta of ``turn``, whatever its size."""
-    meter = _new_meter()
+    meter = new_meter()
     sound = b""
     for index, template in enumerate(turn.down):
         if index == 0:
