@@ -90,7 +90,7 @@ class _Sink:
         self.silent = False
         self.sends = 0
 
-    def send(self, data: object, *, ends_message: bool = True) -> None:
+    def send(self, data: object, *, ends_message: bool = True, sent: int = 0) -> None:
         self.sends += 1
 
 

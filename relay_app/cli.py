@@ -16,8 +16,11 @@ from relay_app.commands.reconcile import reconcile
 from relay_app.commands.serve import serve
 from relay_app.commands.simulate import simulate
 from relay_app.commands.usage import usage
+from relay_app.wire.scanner import COMPILED
 
 __all__ = ["main"]
+
+_PARTS = "compiled" if COMPILED else "not compiled: install it where there is a C compiler"
 
 
 class _Commands(click.Group):
@@ -40,7 +43,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="relay-app")
+@click.version_option(__version__, prog_name="relay-app", message=f"%(prog)s %(version)s, {_PARTS}")
 def main() -> None:
     """A relay for the OpenAI Realtime WebSocket API that meters and settles usage."""
 

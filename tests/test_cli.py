@@ -86,8 +86,9 @@ def test_simulate_names_what_can_go_wrong():
         assert name in said
 
 
-def test_the_version_is_the_packages():
-    assert CliRunner().invoke(main, ["--version"]).output == f"relay-app, version {__version__}\n"
+def test_the_version_is_the_packages_and_says_what_is_compiled():
+    said = CliRunner().invoke(main, ["--version"]).output
+    assert said == f"relay-app {__version__}, compiled\n"
 
 
 # -- serve --------------------------------------------------------------------------------------

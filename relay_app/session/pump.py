@@ -215,10 +215,7 @@ class Pump:
             else:
                 start = frames[begin].start if begin else 0
                 data = memoryview(run.data)[start : last.end]
-                if sent:
-                    self._sink.send_rest(data, sent)
-                else:
-                    self._sink.send(data, ends_message=last.fin)
+                self._sink.send(data, ends_message=last.fin, sent=sent)
         except LinkEnded:
             pass  # its own pump reads how it ended; here there is only nobody to send to
 

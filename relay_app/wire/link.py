@@ -13,7 +13,7 @@ How frames go out is in ``outgoing``, what a socket answers in ``connection``.
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import gevent
 
@@ -35,10 +35,15 @@ from relay_app.wire.outgoing import Outgoing
 from relay_app.wire.rooms import SMALL_BYTES, Rooms
 from relay_app.wire.scanner import Scanner
 
-if TYPE_CHECKING:
-    from relay_app.wire.express import Express
-
 __all__ = ["Link", "LinkEnded"]
+
+
+class Forwards(Protocol):
+    """What forwards on the hub while a Link is waited for, and leaves behind what it cannot."""
+
+    run: Run | None
+
+    def __call__(self, wake: Callable[[Any], None], waiter: Any) -> None: ...
 
 
 class LinkEnded(Exception):
@@ -124,9 +129,9 @@ class Link:
 
     # -- receiving ---------------------------------------------------------------------------
 
-    def receive(self, express: "Express | None" = None) -> Run:
+    def receive(self, forwards: Forwards | None = None) -> Run:
         """The next whole data frames, at least one; control frames are dealt with here. Until
-        then ``express``, whose source this Link must be, forwards what needs no thought.
+        then ``forwards``, whose source this Link must be, does what needs no thought.
 
         Raises LinkEnded when the peer has closed or vanished and FrameError when it broke the
         protocol, both after everything before that was returned.
@@ -144,14 +149,14 @@ class Link:
                 self._room = scanner.awaiting
                 self._room_since = self._clock()
             # Who has room gives it back when the frame has been forwarded, which is seen here.
-            run = self._read(None if self._room else express)
+            run = self._read(None if self._room else forwards)
             self._fault = run.fault
             if run.has_control:
                 run = run._replace(frames=self._without_control(run))
             if run.frames:
                 return run
 
-    def _read(self, express: "Express | None") -> Run:
+    def _read(self, forwards: Forwards | None) -> Run:
         scanner, connection = self.scanner, self.connection
         if self._early:
             early, self._early = self._early, b""
@@ -161,11 +166,11 @@ class Link:
             # holding the hub: every read lets the other greenlets have their turn.
             self.reading = True
             try:
-                connection.wait_readable(express)
+                connection.wait_readable(forwards)
             finally:
                 self.reading = False
-            if express is not None and express.run is not None:
-                run, express.run = express.run, None
+            if forwards is not None and forwards.run is not None:
+                run, forwards.run = forwards.run, None
                 return run
             try:
                 count = connection.receive_into(scanner.room(READ_BYTES))
@@ -208,26 +213,16 @@ class Link:
 
     # -- sending -----------------------------------------------------------------------------
 
-    def send(self, data: Buffer | memoryview, *, ends_message: bool = True) -> None:
-        """Whole frames, sent whole; blocks until the kernel has taken every byte.
+    def send(self, data: Buffer | memoryview, *, ends_message: bool = True, sent: int = 0) -> None:
+        """Whole frames, sent whole; blocks until the kernel has taken every byte. ``sent`` of
+        them went out just now.
 
         After our close frame, or after the peer is gone, bytes are dropped: RFC 6455 section
         5.5.1 allows nothing else. Raises LinkEnded if the connection fails under the send; how
         the peer ended is then for the reader to find out. Killed in the middle, the Link is dead.
         """
         try:
-            self.out.send(data, ends_message=ends_message)
-        except ConnectionLost:
-            raise LinkEnded(self) from None
-        except BaseException:
-            if self.out.torn:
-                self._vanished()
-            raise
-
-    def send_rest(self, data: Buffer | memoryview, sent: int) -> None:
-        """The same for whole messages of which an Express has sent so many bytes just now."""
-        try:
-            self.out.send_rest(data, sent, ends_message=True)
+            self.out.send(data, ends_message=ends_message, sent=sent)
         except ConnectionLost:
             raise LinkEnded(self) from None
         except BaseException:

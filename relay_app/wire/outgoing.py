@@ -72,14 +72,14 @@ class Outgoing:
         """Whether data would be dropped."""
         return self.closing or self.gone or self.torn
 
-    def send(self, data: Buffer | memoryview, *, ends_message: bool) -> None:
-        """Whole frames, sent whole; blocks until the kernel has taken every byte.
+    def send(self, data: Buffer | memoryview, *, ends_message: bool, sent: int = 0) -> None:
+        """Whole frames, sent whole; blocks until the kernel has taken every byte. ``sent`` of
+        them went out just now.
 
         Dropped when :attr:`silent`. Raises ConnectionLost if the connection fails under it.
         Killed before the first byte it leaves no trace; killed later it leaves us torn.
         """
-        sent = 0
-        if self.clear:
+        if self.clear and not sent:
             try:
                 sent = self._connection.send(data)
             except ConnectionLost:
@@ -87,12 +87,11 @@ class Outgoing:
                 raise
             self.bytes_out += sent
         if sent < len(data):
-            self.send_rest(data, sent, ends_message=ends_message)
+            self._send_rest(data, sent, ends_message)
         else:
             self._sent_whole(ends_message)
 
-    def send_rest(self, data: Buffer | memoryview, sent: int, *, ends_message: bool) -> None:
-        """The same for frames of which ``sent`` bytes went out just now."""
+    def _send_rest(self, data: Buffer | memoryview, sent: int, ends_message: bool) -> None:
         with self._turn():
             if self.silent:
                 return

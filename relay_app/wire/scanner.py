@@ -3,9 +3,14 @@
 The rule: they give the same answers, and nobody has to know which of them does.
 """
 
+from relay_app.wire import frames
+
 try:
     from relay_app.wire._compiled import Scanner
 except ImportError:
     from relay_app.wire.frames import Scanner  # type: ignore[assignment]
 
-__all__ = ["Scanner"]
+__all__ = ["COMPILED", "Scanner"]
+
+COMPILED = Scanner is not frames.Scanner
+"""Whether the parts of the relay that can be compiled were."""

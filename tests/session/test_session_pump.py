@@ -46,7 +46,7 @@ class Sink:
         self.failing = False
         self.sent: list[tuple[bytes, bool]] = []
 
-    def send(self, data: Any, *, ends_message: bool = True) -> None:
+    def send(self, data: Any, *, ends_message: bool = True, sent: int = 0) -> None:
         if self.failing:
             raise LinkEnded(self)  # type: ignore[arg-type]
         self.sent.append((bytes(data), ends_message))

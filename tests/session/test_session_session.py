@@ -36,7 +36,7 @@ def test_a_pump_that_breaks_is_1011_to_both(
     on = stage()
     converse(on)
 
-    def broken(data: Any, *, ends_message: bool = True) -> None:
+    def broken(data: Any, *, ends_message: bool = True, sent: int = 0) -> None:
         raise MemoryError
 
     monkeypatch.setattr(on.target_link, "send", broken)

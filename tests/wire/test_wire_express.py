@@ -67,10 +67,7 @@ class Way:
             data = memoryview(run.data)[run.frames[0].start : run.frames[-1].end]
             sent = self.express.sent
             self.express.skimmed = self.express.sent = 0
-            if sent:
-                self.sink.send_rest(data, sent)
-            else:
-                self.sink.send(data)
+            self.sink.send(data, sent=sent)
             self.woken.set()
 
     def heard(self) -> bytes:
