@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILT  := setup.cfg setup.py $(wildcard relay_app/*/*.c relay_app/*/*.h)
 
-.PHONY: run test test-pure bench lint format clean
+.PHONY: run test test-pure test-sanitized bench lint format clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/relay-app quickstart
@@ -16,6 +16,17 @@ test: $(VENV)/test.stamp
 # The parts that have a twin in C, as where they could not be compiled: a minute and a half.
 test-pure: $(VENV)/test.stamp
 	PYTHONPATH=bench/pure $(BIN)/python -m pytest -n 2 --dist loadfile tests/wire tests/session tests/meter
+
+# What is compiled, watched by gcc's sanitizers. Not its stack: greenlet copies that, redzones and
+# all. libstdc++ is what greenlet's exceptions come from.
+SANITIZED := build/sanitized
+test-sanitized: $(VENV)/test.stamp
+	CFLAGS="-fsanitize=address,undefined --param asan-stack=0 -fno-omit-frame-pointer -O1 -g" LDFLAGS="-fsanitize=address,undefined" \
+	  $(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONMALLOC=malloc PYTHONSAFEPATH=1 \
+	  $(BIN)/python -m pytest -o "pythonpath=tests $(SANITIZED)/lib" tests/wire tests/meter/test_meter_skim.py \
+	  tests/session/test_session_pump.py tests/session/test_session_session.py
 
 # What to run and how often: make bench BENCH='closed-loop --rounds 3'
 bench: $(VENV)/bench.stamp

@@ -32,7 +32,7 @@ enum { WHOLE_TEXT = 0x81 };
 enum { HEAD_BYTES = 512, NEAR_BYTES = 128, SHORT_TAIL_BYTES = 64, BRACE_BYTES = 16 };
 enum { MAX_UNIT_BYTES = 256 };
 /* What becomes of a type; texts are numbered from FIRST_TEXT on. */
-enum { PLAIN = 0, AUDIO = 1, FIRST_TEXT = 2 };
+enum { PLAIN = 0, AUDIO = 1, FIRST_TEXT = 2, MAX_TEXTS = 32 };
 
 typedef struct {
     PyObject_HEAD
@@ -348,7 +348,8 @@ find_kind(const Skim *self, const Text *text, const String *type)
         (const char *)text->head + type->start, type->end - type->start);
     PyObject *kind = name == NULL ? NULL : PyDict_GetItemWithError(self->names, name);
     Py_XDECREF(name);
-    return kind == NULL ? -1 : PyLong_AsLong(kind);
+    long found = kind == NULL ? -1 : PyLong_AsLong(kind);
+    return found < FIRST_TEXT + MAX_TEXTS ? found : -1;
 }
 
 static int
@@ -448,7 +449,9 @@ skim_over(Skim *self, PyObject *const *args, Py_ssize_t given)
     }
     const Span *spans = frames.buf;
     Py_ssize_t count = frames.len / (Py_ssize_t)sizeof(Span);
-    int within = count == 0 || spans[count - 1].end <= (uint64_t)data.len;
+    int within = 1;
+    for (Py_ssize_t at = begin; at < count; at++)
+        within &= spans[at].payload <= spans[at].end && spans[at].end <= (uint64_t)data.len;
     if (begin < count && within)
         begin += over_spans((PyObject *)self, data.buf, spans + begin, count - begin);
     PyBuffer_Release(&frames);
@@ -464,6 +467,8 @@ skim_take(Skim *self, PyObject *ignored)
 {
     PyObject *sums = Py_BuildValue(
         "nnnI", self->audio_bytes, self->pieces, self->piece_bytes, self->texts);
+    if (sums == NULL)
+        return NULL; /* not taken, so kept */
     self->audio_bytes = self->pieces = self->piece_bytes = 0;
     self->texts = 0;
     self->seen = 0;
@@ -527,7 +532,10 @@ skim_set_unit(Skim *self, PyObject *value, void *closure)
 static PyObject *
 skim_over_spans(Skim *self, void *closure)
 {
-    return PyCapsule_New((void *)over_spans, OVER_SPANS, NULL);
+    PyObject *capsule = PyCapsule_New((void *)over_spans, OVER_SPANS, NULL);
+    if (capsule != NULL && PyCapsule_SetContext(capsule, self) < 0)
+        Py_CLEAR(capsule);
+    return capsule;
 }
 
 static PyMethodDef skim_methods[] = {

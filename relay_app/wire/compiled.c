@@ -41,14 +41,17 @@ module_exec(PyObject *self)
     state->no_key = PyBytes_FromStringAndSize(NULL, 0);
     for (int opcode = 0; opcode < 16; opcode++)
         state->opcodes[opcode] = PyLong_FromLong(opcode);
+    state->clear = PyUnicode_InternFromString("clear");
+    state->bytes_out = PyUnicode_InternFromString("bytes_out");
     state->frames = (PyTypeObject *)PyType_FromModuleAndSpec(self, &frames_spec, NULL);
     state->scanner = (PyTypeObject *)PyType_FromModuleAndSpec(self, &scanner_spec, NULL);
     state->express = (PyTypeObject *)PyType_FromModuleAndSpec(self, &express_spec, NULL);
     state->read_bytes = number("relay_app.wire.connection", "READ_BYTES");
     state->small_bytes = number("relay_app.wire.rooms", "SMALL_BYTES");
     if (PyErr_Occurred() || state->frame == NULL || state->run == NULL || state->fault == NULL
-        || state->nothing == NULL || state->no_key == NULL || state->frames == NULL
-        || state->scanner == NULL || state->express == NULL)
+        || state->nothing == NULL || state->no_key == NULL || state->clear == NULL
+        || state->bytes_out == NULL || state->frames == NULL || state->scanner == NULL
+        || state->express == NULL)
         return -1;
     if (PyModule_AddType(self, state->scanner) < 0)
         return -1;
@@ -83,11 +86,20 @@ module_clear(PyObject *self)
     Py_CLEAR(state->no_key);
     for (int opcode = 0; opcode < 16; opcode++)
         Py_CLEAR(state->opcodes[opcode]);
+    Py_CLEAR(state->clear);
+    Py_CLEAR(state->bytes_out);
     return 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    /* One buffer for all: there must be one GIL. */
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
     {0, NULL},
 };
 

@@ -20,6 +20,8 @@ typedef struct {
     PyObject *nothing;   /* wire.frames.NOTHING */
     PyObject *no_key;
     PyObject *opcodes[16];
+    PyObject *clear; /* names of attributes of a wire.outgoing.Outgoing */
+    PyObject *bytes_out;
     Py_ssize_t read_bytes;  /* wire.connection.READ_BYTES */
     Py_ssize_t small_bytes; /* wire.rooms.SMALL_BYTES */
 } State;
@@ -35,6 +37,7 @@ typedef struct {
     Py_ssize_t message_bytes;
     char in_message;
     char masked;
+    char lost; /* bytes that there was no memory for: none that follow may be taken */
 } Scanner;
 
 enum { WHOLE, PARTIAL, WRONG };

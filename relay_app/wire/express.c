@@ -41,11 +41,10 @@ typedef struct {
 enum { DATA, FRAMES, FAULT, HAS_CONTROL };
 enum { WHOLE_TEXT = FIN | TEXT };
 
-/* What runs here holds the GIL from the first byte to the last, so one of each is enough. */
+/* What runs here holds the GIL from the first byte to the last and calls no Python in between, so
+ * one of each is enough. */
 static unsigned char buffer[192 * 1024];
 static Span spans[1024];
-
-static PyObject *name_clear, *name_bytes_out;
 
 /* What `function` gives for `argument`, as a number; -1 with an exception. */
 static Py_ssize_t
@@ -104,7 +103,9 @@ call_skim(Express *self, PyObject *data, PyObject *frames)
     if (zero == NULL)
         return -1;
     PyObject *arguments[] = {data, frames, zero};
-    PyObject *skimmed = PyObject_Vectorcall(self->skim, arguments, 3, NULL);
+    PyObject *skim = Py_NewRef(self->skim); /* which may put another in its place */
+    PyObject *skimmed = PyObject_Vectorcall(skim, arguments, 3, NULL);
+    Py_DECREF(skim);
     Py_DECREF(zero);
     Py_ssize_t count = skimmed == NULL ? -1 : PyLong_AsSsize_t(skimmed);
     Py_XDECREF(skimmed);
@@ -127,7 +128,7 @@ send_run(Express *self, PyObject *data, PyObject *frames)
     if (sent < 0)
         return -1;
     self->sent = sent;
-    if (add_to(self->out, name_bytes_out, sent) < 0)
+    if (add_to(self->out, self->state->bytes_out, sent) < 0)
         return -1;
     return sent == end;
 }
@@ -158,14 +159,17 @@ pass_objects(Express *self)
         Py_DECREF(run);
         return 1;
     }
-    Py_XSETREF(self->run, run);
-    if (!simple)
-        return 0;
-    Py_ssize_t skimmed = call_skim(self, data, frames);
-    self->skimmed = Py_MAX(0, skimmed);
-    if (skimmed < frame_count)
-        return skimmed < 0 ? -1 : 0;
-    int whole = send_run(self, data, frames);
+    Py_XSETREF(self->run, Py_NewRef(run));
+    int whole = 0;
+    if (simple) {
+        Py_ssize_t skimmed = call_skim(self, data, frames);
+        self->skimmed = Py_MAX(0, skimmed);
+        if (skimmed < frame_count)
+            whole = skimmed < 0 ? -1 : 0;
+        else
+            whole = send_run(self, data, frames);
+    }
+    Py_DECREF(run);
     if (whole <= 0)
         return whole;
     self->messages += self->skimmed;
@@ -176,14 +180,16 @@ pass_objects(Express *self)
 
 /* Leaves to the pump the `count` bytes just read, with how far they have got. */
 static int
-leave(Express *self, int from, const unsigned char *read, Py_ssize_t count, Py_ssize_t skimmed,
+leave(Express *self, int to, const unsigned char *read, Py_ssize_t count, Py_ssize_t skimmed,
       Py_ssize_t sent)
 {
     PyObject *run = feed((Scanner *)self->scanner, self->state, read, count);
     if (run == NULL) {
         /* No memory for what was read: what follows it must not go out as if nothing were
-         * missing. */
-        shutdown(from, SHUT_RDWR);
+         * missing, nor anything behind half a frame. */
+        ((Scanner *)self->scanner)->lost = 1;
+        if (sent)
+            shutdown(to, SHUT_WR);
         return -1;
     }
     Py_XSETREF(self->run, run);
@@ -221,7 +227,7 @@ pass_plain(Express *self, int from, int to)
     Py_ssize_t left = all - position;
     Py_ssize_t awaiting = left ? (Py_ssize_t)span->end : 0;
     if ((left && found != PARTIAL) || awaiting > self->state->small_bytes)
-        return leave(self, from, read, size, 0, 0);
+        return leave(self, to, read, size, 0, 0);
     count = span - spans;
     Py_ssize_t skimmed = self->over_spans(self->skim_self, buffer, spans, count);
     char *tail = left ? PyMem_Malloc((size_t)left) : NULL;
@@ -231,12 +237,11 @@ pass_plain(Express *self, int from, int to)
         sent = send(to, buffer, (size_t)position, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0)
             sent = 0; /* not now, or never: the pump meets it again */
-        if (add_to(self->out, name_bytes_out, sent) < 0)
-            PyErr_Clear();
     }
     if (sent < position || (left && tail == NULL)) {
         PyMem_Free(tail);
-        return leave(self, from, read, size, skimmed, sent);
+        int left_behind = leave(self, to, read, size, skimmed, sent);
+        return sent && add_to(self->out, self->state->bytes_out, sent) < 0 ? -1 : left_behind;
     }
     if (left)
         memcpy(tail, buffer + position, (size_t)left);
@@ -246,6 +251,8 @@ pass_plain(Express *self, int from, int to)
     scanner->awaiting = awaiting;
     scanner->bytes += size;
     self->messages += count;
+    if (position && add_to(self->out, self->state->bytes_out, sent) < 0)
+        PyErr_Clear(); /* all that is wrong is a sum */
     return 1;
 }
 
@@ -255,7 +262,7 @@ pass(Express *self)
 {
     Scanner *scanner = (Scanner *)self->scanner;
     if (self->over_spans == NULL || self->read_from == Py_None || self->write_to == Py_None
-        || scanner->buffer != NULL || scanner->in_message
+        || scanner->buffer != NULL || scanner->in_message || scanner->lost
         || scanner->used + self->state->read_bytes > (Py_ssize_t)sizeof buffer)
         return pass_objects(self);
     /* Asked each time: the number of a socket that was closed may be another's by now. */
@@ -267,7 +274,7 @@ pass(Express *self)
 static int
 is_clear(Express *self)
 {
-    PyObject *clear = PyObject_GetAttr(self->out, name_clear);
+    PyObject *clear = PyObject_GetAttr(self->out, self->state->clear);
     if (clear == NULL)
         return -1;
     Py_DECREF(clear);
@@ -294,10 +301,17 @@ express_call(Express *self, PyObject *args, PyObject *keywords)
     if (!PyArg_UnpackTuple(args, "Express", 2, 2, &wake, &waiter))
         return NULL;
     int passed = 0;
-    if (self->skim != NULL && is_clear(self) > 0)
+    /* Nothing overtakes what was left and not fetched yet. */
+    int behind = self->run != NULL && self->run != Py_None;
+    if (self->skim != NULL && !behind && is_clear(self) > 0)
         passed = pass(self) > 0 && has_more(self) == 0;
-    /* Who is woken meets again whatever went wrong, and says so. */
-    PyErr_Clear();
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return NULL; /* an interrupt is for the hub */
+        /* Who is woken meets again whatever went wrong, and says so. */
+        PyErr_Clear();
+        passed = 0;
+    }
     if (passed)
         Py_RETURN_NONE;
     return PyObject_CallOneArg(wake, waiter);
@@ -307,10 +321,6 @@ static PyObject *
 express_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"source", "sink", NULL};
-    if (name_clear == NULL
-        && ((name_clear = PyUnicode_InternFromString("clear")) == NULL
-            || (name_bytes_out = PyUnicode_InternFromString("bytes_out")) == NULL))
-        return NULL;
     PyObject *source, *sink;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO:Express", names, &source, &sink))
         return NULL;
@@ -401,7 +411,8 @@ express_set_skim(Express *self, PyObject *skim, void *closure)
     PyObject *capsule = bound == NULL ? NULL : PyObject_GetAttrString(bound, "over_spans");
     PyErr_Clear();
     self->over_spans = NULL;
-    if (capsule != NULL && PyCapsule_IsValid(capsule, OVER_SPANS))
+    if (capsule != NULL && PyCapsule_IsValid(capsule, OVER_SPANS)
+        && PyCapsule_GetContext(capsule) == bound)
         self->over_spans = (OverSpans)PyCapsule_GetPointer(capsule, OVER_SPANS);
     Py_XDECREF(capsule);
     Py_XSETREF(self->skim_self, bound);

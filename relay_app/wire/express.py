@@ -52,7 +52,9 @@ class PythonExpress:
     def __call__(self, wake: Callable[[Any], None], waiter: Any) -> None:
         """There is something to read. ``wake`` is called with ``waiter`` if the pump is needed."""
         try:
-            passed = self.skim is not None and self._out.clear and self._pass(self.skim)
+            # Nothing overtakes what was left and not fetched yet.
+            may = self.skim is not None and self.run is None and self._out.clear
+            passed = may and self._pass(self.skim)  # type: ignore[arg-type]
             more = self._pending is not None and self._pending() > 0
         except Exception:  # noqa: BLE001 - who is woken meets it again, and says so
             passed = more = False

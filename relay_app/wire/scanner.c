@@ -131,6 +131,10 @@ scanner_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords, "$pn:Scanner", names, &masked, &max_message_bytes))
         return NULL;
+    if (max_message_bytes < 0 || max_message_bytes > PY_SSIZE_T_MAX - LONGEST_HEADER) {
+        PyErr_SetString(PyExc_ValueError, "max_message_bytes is no size of a message");
+        return NULL;
+    }
     Scanner *self = (Scanner *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->masked = (char)masked;
@@ -153,6 +157,10 @@ scanner_dealloc(Scanner *self)
 static int
 make_room(Scanner *self, Py_ssize_t size)
 {
+    if (size > PY_SSIZE_T_MAX - self->used) {
+        PyErr_NoMemory();
+        return -1;
+    }
     Py_ssize_t capacity = self->used + size;
     /* A large frame gets a buffer of its own size, which is filled in place. */
     if (self->awaiting > capacity)
@@ -179,6 +187,8 @@ scanner_room(Scanner *self, PyObject *arg)
         PyErr_SetString(PyExc_ValueError, "room for at least one byte is to be made");
         return NULL;
     }
+    if (self->lost)
+        return PyErr_NoMemory();
     if (self->buffer == NULL && make_room(self, size) < 0)
         return NULL;
     PyObject *view = PyMemoryView_FromObject(self->buffer);
@@ -290,13 +300,16 @@ make_run(State *state, PyObject *data, PyObject *frames, PyObject *fault, int ha
 static PyObject *
 scan(Scanner *self, State *state)
 {
-    const unsigned char *data = (const unsigned char *)PyByteArray_AS_STRING(self->buffer);
     Py_ssize_t size = self->used;
     Py_ssize_t capacity = PyByteArray_GET_SIZE(self->buffer);
     if (size < self->awaiting && capacity == self->awaiting) {
         Py_INCREF(state->nothing); /* a large frame, filled in place */
         return state->nothing;
     }
+    /* Held: what explains a fault is Python, and lets other threads run. */
+    PyObject *buffer = Py_NewRef(self->buffer);
+    const unsigned char *data = (const unsigned char *)PyByteArray_AS_STRING(buffer);
+    const Scanner before = *self;
     Span few[64];
     Span *spans = few;
     Py_ssize_t count = 0, room = Py_ARRAY_LENGTH(few), position = 0;
@@ -346,13 +359,19 @@ scan(Scanner *self, State *state)
     }
     ((Frames *)frames)->state = state;
     memcpy(((Frames *)frames)->spans, spans, sizeof(Span) * (size_t)count);
-    run = make_run(state, self->buffer, frames, fault, has_control);
+    run = make_run(state, buffer, frames, fault, has_control);
     if (run != NULL && !(position == 0 && capacity == self->awaiting)
         && keep_tail(self, data + position, left) < 0)
         Py_CLEAR(run);
 done:
+    if (run == NULL) { /* the bytes are still there, to be looked at once more */
+        self->awaiting = before.awaiting;
+        self->in_message = before.in_message;
+        self->message_bytes = before.message_bytes;
+    }
     if (spans != few)
         PyMem_Free(spans);
+    Py_DECREF(buffer);
     return run;
 }
 
@@ -391,9 +410,11 @@ feed(Scanner *self, State *state, const void *data, Py_ssize_t size)
         self->buffer = NULL;
         int kept = keep_tail(
             self, (const unsigned char *)PyByteArray_AS_STRING(filled), self->used);
-        Py_DECREF(filled);
-        if (kept < 0)
+        if (kept < 0) {
+            self->buffer = filled;
             return NULL;
+        }
+        Py_DECREF(filled);
     }
     if (size == 0)
         return Py_NewRef(state->nothing);

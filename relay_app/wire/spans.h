@@ -22,7 +22,8 @@ typedef struct {
 #define LONGEST_HEADER 14
 
 /* What a skim may offer besides being called, as the attribute `over_spans` of what its method is
- * bound to: how many of `count` frames from the first it has added up. Never fails. */
+ * bound to: how many of `count` frames from the first it has added up. Never fails, runs no Python.
+ * The context of the capsule is the skim that it is for. */
 typedef Py_ssize_t (*OverSpans)(
     PyObject *skim, const unsigned char *data, const Span *spans, Py_ssize_t count);
 
