@@ -135,27 +135,11 @@ skip_space(const Text *text, Py_ssize_t at)
     return at;
 }
 
-/* A string without escapes, `at` its opening quote: where it ends, DONE if beyond the head. */
-static Py_ssize_t
-plain_string(const Text *text, Py_ssize_t at, String *string)
-{
-    string->start = ++at;
-    string->end = 0;
-    for (; at < text->head_bytes; at++) {
-        unsigned char c = text->head[at];
-        if (c == '"') {
-            string->end = at;
-            return at + 1;
-        }
-        if (c == '\\' || c < 0x20)
-            return UNCERTAIN;
-    }
-    return DONE;
-}
+enum { PLAIN_ONLY, WITH_ESCAPES };
 
-/* The same, with the escapes that a JSON string may have. */
+/* A string, `at` its opening quote: where it ends, DONE if beyond the head. */
 static Py_ssize_t
-any_string(const Text *text, Py_ssize_t at, String *string)
+read_string(const Text *text, Py_ssize_t at, String *string, int escapes)
 {
     string->start = ++at;
     string->end = 0;
@@ -165,12 +149,12 @@ any_string(const Text *text, Py_ssize_t at, String *string)
             string->end = at;
             return at + 1;
         }
-        if (c < 0x20)
+        if (c < 0x20 || (c == '\\' && escapes == PLAIN_ONLY))
             return UNCERTAIN;
         if (c == '\\') {
             if (++at == text->head_bytes)
                 return DONE;
-            if (strchr("\"\\/bfnrtu", text->head[at]) == NULL || text->head[at] == 0)
+            if (text->head[at] == 0 || strchr("\"\\/bfnrtu", text->head[at]) == NULL)
                 return UNCERTAIN;
         }
     }
@@ -224,7 +208,7 @@ static Py_ssize_t
 read_pair(const Skim *self, const Text *text, Py_ssize_t at, Event *event)
 {
     String name, value;
-    at = plain_string(text, at, &name);
+    at = read_string(text, at, &name, PLAIN_ONLY);
     if (at < 0)
         return at;
     at = skip_space(text, at);
@@ -243,18 +227,19 @@ read_pair(const Skim *self, const Text *text, Py_ssize_t at, Event *event)
     else if (is_name(text, &name, PyBytes_AS_STRING(self->field), PyBytes_GET_SIZE(self->field)))
         wanted = &event->value;
     if (wanted == NULL)
-        return text->head[at] == '"' ? any_string(text, at, &value) : scalar(text, at);
+        return text->head[at] == '"' ? read_string(text, at, &value, WITH_ESCAPES)
+                                     : scalar(text, at);
     if (wanted->start || text->head[at] != '"')
         return UNCERTAIN;
     if (wanted != &event->value)
-        return plain_string(text, at, wanted);
+        return read_string(text, at, wanted, PLAIN_ONLY);
     if (text->length > text->head_bytes
         && memchr(text->head + at + 1, '"', (size_t)(text->head_bytes - at - 1)) == NULL) {
         wanted->start = at + 1; /* audio, most likely: not read, only measured */
         wanted->end = 0;
         return DONE;
     }
-    return any_string(text, at, wanted);
+    return read_string(text, at, wanted, WITH_ESCAPES);
 }
 
 /* The pairs with simple values that an object begins with, as far as the head goes. */

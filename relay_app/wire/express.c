@@ -216,7 +216,8 @@ pass_plain(Express *self, int from, int to)
     int found = PARTIAL;
     while (position < all) {
         found = scan_frame(scanner, buffer + position, all - position, span);
-        if (found != WHOLE || span->first != WHOLE_TEXT || span == spans + Py_ARRAY_LENGTH(spans) - 1)
+        if (found != WHOLE || span->first != WHOLE_TEXT
+            || span == spans + Py_ARRAY_LENGTH(spans) - 1)
             break;
         span->start += (uint64_t)position;
         span->payload += (uint64_t)position;
