@@ -16,11 +16,8 @@ from relay_app.commands.reconcile import reconcile
 from relay_app.commands.serve import serve
 from relay_app.commands.simulate import simulate
 from relay_app.commands.usage import usage
-from relay_app.wire.scanner import COMPILED
 
 __all__ = ["main"]
-
-_PARTS = "compiled" if COMPILED else "not compiled: install it where there is a C compiler"
 
 
 class _Commands(click.Group):
@@ -42,8 +39,21 @@ class _Commands(click.Group):
             sys.exit(1)
 
 
+def _say_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    from relay_app.wire.scanner import COMPILED  # it brings gevent along
+
+    parts = "compiled" if COMPILED else "not compiled: install it where there is a C compiler"
+    click.echo(f"relay-app {__version__}, {parts}")
+    context.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="relay-app", message=f"%(prog)s %(version)s, {_PARTS}")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version,
+    help="Show the version, and whether the hot path is compiled.",
+)  # fmt: skip
 def main() -> None:
     """A relay for the OpenAI Realtime WebSocket API that meters and settles usage."""
 

@@ -1,6 +1,6 @@
 """How long to wait before a failing store is tried again."""
 
-import random
+from relay_app.ledger.jitter import between
 
 __all__ = ["backoff_seconds"]
 
@@ -14,4 +14,4 @@ def backoff_seconds(failures: int) -> float:
     Shortened by up to a half at random, lest the workers of a host return all at once.
     """
     ceiling = min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 10))
-    return ceiling * random.uniform(0.5, 1.0)
+    return ceiling * between(0.5, 1.0)

@@ -12,7 +12,6 @@ The rules:
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable
 from typing import Final
@@ -25,6 +24,7 @@ from gevent.threadpool import ThreadPool
 from relay_app.ledger.agenda import Agenda
 from relay_app.ledger.allowance import Allowance, Minute
 from relay_app.ledger.backoff import backoff_seconds
+from relay_app.ledger.jitter import between
 from relay_app.ledger.limit_faults import budget_unavailable, refused
 from relay_app.ledger.periods import is_limited
 from relay_app.ledger.stores.base import Store, redact
@@ -263,7 +263,7 @@ class Budgets:
         if allowance.dry and allowance.running:
             return RUNNING_DRY_SECONDS
         # Not all of a worker's leases at the same moment.
-        return self._lease_seconds / RENEWALS * random.uniform(0.8, 1.0)
+        return self._lease_seconds / RENEWALS * between(0.8, 1.0)
 
     def _unanswered(self, allowance: Allowance, ask: Ask, asked_at: float) -> None:
         allowance.failed(ask)

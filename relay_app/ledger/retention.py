@@ -5,7 +5,6 @@ session that may still be open is; and it happens on a thread that no commit wai
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import gevent
 
 from relay_app.ledger.chore import Chore
+from relay_app.ledger.jitter import between
 from relay_app.ledger.stores.base import Store, redact
 
 __all__ = ["Retention", "first_day_kept"]
@@ -30,7 +30,7 @@ def first_day_kept(days: int, now: float) -> str:
 
 def _pause(first: bool) -> float:
     """Seconds to wait, at random, for the workers of a host start and would ask together."""
-    return random.uniform(0, FIRST_SECONDS) if first else HOUR_SECONDS * random.uniform(0.75, 1.25)
+    return between(0, FIRST_SECONDS) if first else HOUR_SECONDS * between(0.75, 1.25)
 
 
 class Retention:

@@ -8,7 +8,6 @@ is wrong, for it may be new.
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -19,6 +18,7 @@ from gevent.event import Event
 
 from relay_app.errors import RelayFault
 from relay_app.ledger.chore import Chore
+from relay_app.ledger.jitter import between
 from relay_app.ledger.stores.base import Store, redact
 from relay_app.settings import Key
 
@@ -161,7 +161,7 @@ class StoredKeys:
                 self._reading = False
                 self._took_seconds = self._clock() - self._began_at
                 over.set()
-            pause = self._spacing(self._refresh_seconds * random.uniform(1.0, 1.5))
+            pause = self._spacing(self._refresh_seconds * between(1.0, 1.5))
             least = min(pause, self._spacing(ASK_SECONDS))
             gevent.sleep(least)
             self._wanted.wait(pause - least)

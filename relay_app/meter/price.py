@@ -26,9 +26,10 @@ MILLION: Final = Decimal(1_000_000)
 ZERO: Final = Decimal(0)
 SIXTY: Final = Decimal(60)
 
-_EXACT: Final = Context(prec=100, rounding=ROUND_HALF_EVEN)
-"""2**53 tokens at a rate of 6 digits before and 12 after the point take 34 digits. A hundred also
-keep what an endless quotient by 60 says about which half it is in."""
+_EXACT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
+"""2**53 tokens at a rate of 6 digits before and 12 after the point take 34 digits, and the smallest
+number of seconds that JSON can say stands 324 behind it. Four hundred also keep what an endless
+quotient by 60 says about which half it is in."""
 
 TOKEN_RATES: Final = (
     "input_text",

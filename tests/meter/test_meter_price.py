@@ -5,7 +5,7 @@ from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from price_fakes import BUILT_IN, FULL, fractions_of, price, rounded, usages
 
@@ -151,6 +151,7 @@ def in_fractions(row: Price, usage: Usage) -> Fraction:
 
 
 @given(usages())
+@example(Usage(588, 30, 1, 588, 30, transcription_seconds=5e-324))
 def test_a_cost_is_the_exact_sum_rounded_once(usage):
     assert price().cost(usage) == rounded(in_fractions(price(), usage))
 
