@@ -234,7 +234,12 @@ def at_rest(pid: int) -> Counter[str]:
     looks: deque[Counter[str]] = deque(maxlen=25)
 
     def unchanged() -> bool:
-        looks.append(files(pid))
+        found = files(pid)
+        for path in found:
+            if path.endswith("relay.db"):
+                # What a reader had open SQLite keeps for the next, as long as the writer has a lock.
+                found[path] = 1
+        looks.append(found)
         return len(looks) == looks.maxlen and all(look == looks[0] for look in looks)
 
     eventually(unchanged, "its files stop changing")
