@@ -237,7 +237,7 @@ def at_rest(pid: int) -> Counter[str]:
         found = files(pid)
         for path in found:
             if path.endswith("relay.db"):
-                # What a reader had open SQLite keeps for the next, as long as the writer has a lock.
+                # What a reader had open SQLite keeps for the next while the writer has a lock.
                 found[path] = 1
         looks.append(found)
         return len(looks) == looks.maxlen and all(look == looks[0] for look in looks)
