@@ -114,7 +114,7 @@ class Connection:
 
     def wait_writable(self) -> None:
         """Waits until the kernel may take bytes, or has an error to tell."""
-        if self._writable is None:  # most kernels' buffers are never full
+        if self._writable is None:  # most peers take at once what they are sent
             self._writable = self._hub.loop.io(self._sock.fileno(), 2)
         self._hub.wait(self._writable)
 
