@@ -23,6 +23,7 @@ _RELAY_FILES = 512
 _RELAY = """\
 [server]
 max_sessions = {sessions}
+max_session_seconds = 604800  # a soak may be longer than the default
 
 [[keys]]
 name = "bench"
@@ -42,6 +43,7 @@ durability = "{durability}"
 
 class Relay(Peer):
     """relay_app under gunicorn, with its defaults: metering, SQLite, durable before forwarding.
+    Only its sessions may last longer.
 
     ``pure``: without its compiled parts, as where there was no compiler.
     """

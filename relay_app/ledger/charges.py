@@ -4,16 +4,13 @@ The rule: it adds up what the ledger gets, so a record in place of another of it
 sum by their difference, and one belongs to the period in which its unit ended.
 """
 
-from typing import Final
 
 from relay_app.ledger.stores.base import microusd
 from relay_app.ledger.stores.totals import day_of
+from relay_app.meter.units import MAX_ENDED
 from relay_app.meter.usage import UsageRecord
 
 __all__ = ["Charges"]
-
-MAX_RECORDS: Final = 1_024
-"""Records that can still be replaced: as many as the meter remembers."""
 
 
 class Charges:
@@ -45,6 +42,6 @@ class Charges:
             self._charged[since] += cost if day >= since else 0
             self._charged[since] -= cost_before if day_before >= since else 0
         self._records[record.id] = (day, cost, tokens)
-        if len(self._records) > MAX_RECORDS:
+        if len(self._records) > MAX_ENDED:  # which the meter does not replace any more
             del self._records[next(iter(self._records))]
         return max(0, tokens - tokens_before)

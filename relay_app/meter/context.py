@@ -12,8 +12,9 @@ from relay_app.meter.split import Split
 
 __all__ = ["MAX_CONTEXT_TOKENS", "Context"]
 
-MAX_ITEMS: Final = 1024
-"""Items that can still be deleted, truncated or seen again; older ones only add up."""
+MAX_ITEMS: Final = 128
+"""Items that can still be deleted, truncated or seen again; older ones only add up, until the next
+report says what is left of them."""
 
 FIRST_AUDIO_TOKENS: Final = 8
 """Framing of the first audio item of a conversation, in text tokens (recorded)."""

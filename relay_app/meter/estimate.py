@@ -30,7 +30,6 @@ from relay_app.meter.output import Output
 from relay_app.meter.skim import CLIENT_KINDS, SERVER_KINDS, TEXTS, Skim
 from relay_app.meter.split import Split
 from relay_app.meter.tokens import Counted
-from relay_app.meter.transcription import estimate_transcription
 from relay_app.meter.units import UNNAMED
 from relay_app.meter.untrusted import identifier, mapping, name, seconds
 from relay_app.meter.usage import Usage
@@ -168,9 +167,9 @@ class Estimator:
         output = self._open.get(unit_id)
         return Usage() if output is None else self._used(output, output.said_tokens)
 
-    def transcription(self, item_id: str, model: str, transcript: str | None) -> Usage:
-        """What the transcription of an item must have used; empty if nothing was heard of it."""
-        return estimate_transcription(model, self._input.length(item_id), transcript)
+    def heard(self, item_id: str | None) -> float:
+        """Milliseconds of user audio in an item, 0 if nothing was heard of it lately."""
+        return self._input.length(item_id)
 
     # -- sessions, items, speech -------------------------------------------------------------
 

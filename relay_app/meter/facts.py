@@ -11,8 +11,11 @@ from relay_app.meter.untrusted import mapping, name
 
 __all__ = ["SessionFacts"]
 
-MAX_COMMITS: Final = 1024
-"""Commits remembered while their transcription is awaited; it follows within seconds."""
+MAX_AWAITED: Final = 256
+"""Commits whose transcription was ordered and has not ended; it follows within seconds."""
+
+MAX_PAST: Final = 128
+"""Other commits: of a transcription that comes again, or before its commit."""
 
 EXPECTED_SECONDS: Final = 60.0
 """Nobody waits for a transcription that is later than this. It counts whenever it comes."""
@@ -22,11 +25,11 @@ _TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 
 @dataclass(slots=True)
 class _Commit:
-    """User audio that became an item: when, for which model, and whether that one still works."""
+    """User audio that became an item: when, how long it is, and for which transcription model."""
 
     at: float
+    milliseconds: float
     model: str | None
-    awaited: bool
 
 
 class SessionFacts:
@@ -38,8 +41,8 @@ class SessionFacts:
     then never again, because what was said stays in the context of later responses.
     """
 
-    __slots__ = ("_commits", "_modalities", "_transcribes", "text_only", "transcription_model",
-                 "upstream_model")  # fmt: skip
+    __slots__ = ("_awaited", "_modalities", "_past", "_transcribes", "text_only",
+                 "transcription_model", "upstream_model")  # fmt: skip
 
     def __init__(self, upstream_model: str) -> None:
         self.upstream_model = upstream_model
@@ -47,7 +50,8 @@ class SessionFacts:
         self.text_only = True
         self._modalities: Any = None
         self._transcribes = False
-        self._commits: dict[str, _Commit] = {}
+        self._awaited: dict[str, _Commit] = {}
+        self._past: dict[str, _Commit] = {}
 
     def told(self, session: dict[str, Any]) -> None:
         """Take in the ``session`` of a created or updated event, GA or beta in shape.
@@ -68,43 +72,45 @@ class SessionFacts:
             or self.transcription_model
         )
 
-    def committed(self, item_id: str | None, at: float, *, awaited: bool = True) -> None:
+    def committed(
+        self, item_id: str | None, at: float, milliseconds: float, *, awaited: bool = True
+    ) -> None:
         """User audio became an item, to be transcribed by the model in force at that moment.
 
         Not ``awaited``: its transcription has come already, as it may (xAI).
         """
         self.text_only = False
-        self._remember(
-            item_id, _Commit(at, self.transcription_model, awaited and self._transcribes)
-        )
+        if item_id is None or item_id in self._awaited or item_id in self._past:
+            return
+        commit = _Commit(at, milliseconds, self.transcription_model)
+        if awaited and self._transcribes:
+            _remember(self._awaited, item_id, commit, MAX_AWAITED)
+        else:
+            _remember(self._past, item_id, commit, MAX_PAST)
 
     def transcribed(self, item_id: str | None, at: float) -> None:
         """The transcription of an item ended, well or not."""
-        self._remember(item_id, _Commit(at, self.transcription_model, False))
-        if item_id is not None:
-            self._commits[item_id].awaited = False
+        if item_id is not None and item_id not in self._past:
+            commit = self._awaited.pop(item_id, None)
+            commit = commit or _Commit(at, 0.0, self.transcription_model)
+            _remember(self._past, item_id, commit, MAX_PAST)
 
     def awaited(self) -> list[str]:
         """The items whose transcription was ordered and never ended."""
-        return [item_id for item_id, commit in self._commits.items() if commit.awaited]
+        return list(self._awaited)
 
     def expected(self, now: float) -> list[str]:
         """Those of them that may still come."""
         since = now - EXPECTED_SECONDS
-        return [i for i, commit in self._commits.items() if commit.awaited and commit.at > since]
+        return [item_id for item_id, commit in self._awaited.items() if commit.at > since]
 
-    def transcription_of(self, item_id: str, now: float) -> tuple[float, str | None]:
-        """When an item's transcription began, and its model: ``now``'s unless it was committed."""
-        commit = self._commits.get(item_id)
+    def transcription_of(self, item_id: str, now: float) -> tuple[float, float, str | None]:
+        """When an item's transcription began, of how many milliseconds of audio, and its model:
+        ``now``, none and the present one unless it was committed."""
+        commit = self._awaited.get(item_id) or self._past.get(item_id)
         if commit is None:
-            return now, self.transcription_model
-        return commit.at, commit.model or self.transcription_model
-
-    def _remember(self, item_id: str | None, commit: _Commit) -> None:
-        if item_id is not None and item_id not in self._commits:
-            self._commits[item_id] = commit
-            if len(self._commits) > MAX_COMMITS:
-                del self._commits[next(iter(self._commits))]
+            return now, 0.0, self.transcription_model
+        return commit.at, commit.milliseconds, commit.model or self.transcription_model
 
     def saw_item(self, item: dict[str, Any]) -> None:
         """An item joined the conversation; calls and their outputs have no content parts."""
@@ -116,6 +122,12 @@ class SessionFacts:
     def only_text(self, response: dict[str, Any]) -> bool:
         """Whether nothing but text can have gone into or come out of ``response``."""
         return self.text_only and (_modalities(response) or self._modalities) == ["text"]
+
+
+def _remember(commits: dict[str, _Commit], item_id: str, commit: _Commit, most: int) -> None:
+    commits[item_id] = commit
+    if len(commits) > most:
+        del commits[next(iter(commits))]
 
 
 def _modalities(values: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from relay_app.meter.untrusted import seconds
 
 __all__ = ["InputAudio"]
 
-MAX_ITEMS: Final = 1024
+MAX_ITEMS: Final = 128
 MAX_SPANS: Final = 64
 """Speech begun and not committed; a server hears one speaker at a time."""
 

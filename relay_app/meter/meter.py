@@ -24,6 +24,7 @@ from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
 from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
+from relay_app.meter.transcription import estimate_transcription
 from relay_app.meter.units import UNNAMED, Ended, Units
 from relay_app.meter.untrusted import identifier, mapping, name
 from relay_app.meter.usage import SOURCE_RANK, Kind, Status, Usage, UsageRecord
@@ -189,12 +190,13 @@ class Meter:
     def _committed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
         item_id = identifier(event.get("item_id"))
         awaited = self._units.ended(item_id or "") is None
-        self._facts.committed(item_id, self._clock(), awaited=awaited)
+        milliseconds = self._estimator.heard(item_id)
+        self._facts.committed(item_id, self._clock(), milliseconds, awaited=awaited)
         return NOTHING
 
     def _transcription_failed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
         item_id = identifier(event.get("item_id"))
-        started_at, model = self._facts.transcription_of(item_id or "", self._clock())
+        started_at, _, model = self._facts.transcription_of(item_id or "", self._clock())
         self._facts.transcribed(item_id, self._clock())
         if item_id is None or item_id not in self._noted:
             return NOTHING
@@ -248,10 +250,12 @@ class Meter:
         reported = transcription_usage(event.get("usage"), produced=bool(event.get("transcript")))
         unit_id = identifier(event.get("item_id")) or self._unnamed_id(event)
         before = self._units.ended(unit_id)
-        started_at, model = self._facts.transcription_of(unit_id, self._clock())
+        started_at, heard, model = self._facts.transcription_of(unit_id, self._clock())
         transcript = event.get("transcript")
         said = transcript if isinstance(transcript, str) else ""
-        estimate = self._estimator.transcription(unit_id, model or "", said)
+        # A transcription may come before its item is committed (xAI).
+        heard = heard or self._estimator.heard(unit_id)
+        estimate = estimate_transcription(model or "", heard, said)
         reported = complete_transcription(reported, estimate)
         self._facts.transcribed(unit_id, started_at)
         if before:
@@ -271,9 +275,9 @@ class Meter:
         return self._record("response", unit_id, "dropped", started_at, reported, estimate)
 
     def _drop_transcription(self, item_id: str) -> Sequence[UsageRecord]:
-        started_at, model = self._facts.transcription_of(item_id, self._clock())
+        started_at, heard, model = self._facts.transcription_of(item_id, self._clock())
         self._facts.transcribed(item_id, started_at)
-        estimate = self._estimator.transcription(item_id, model or "", None)
+        estimate = estimate_transcription(model or "", heard, None)
         reported = complete_transcription(Reported(), estimate)
         return self._record(
             "transcription", item_id, "dropped", started_at, reported, estimate, model
@@ -286,8 +290,8 @@ class Meter:
         return self._made("residual", unit_id, "dropped", started_at, reported, estimate)
 
     def _residual_transcription(self, item_id: str) -> UsageRecord:
-        started_at, model = self._facts.transcription_of(item_id, self._clock())
-        estimate = self._estimator.transcription(item_id, model or "", None)
+        started_at, heard, model = self._facts.transcription_of(item_id, self._clock())
+        estimate = estimate_transcription(model or "", heard, None)
         reported = complete_transcription(Reported(), estimate)
         return self._made("residual", item_id, "dropped", started_at, reported, estimate, model)
 

@@ -14,9 +14,10 @@ __all__ = ["UNNAMED", "Ended", "Units"]
 MAX_OPEN: Final = 1024
 """Providers run one response at a time, and a few out of band."""
 
-MAX_ENDED: Final = 1024
+MAX_ENDED: Final = 128
 """A repeat comes within seconds, if ever: a cancel race, a second final transcript. One that
-comes later than this makes the same record id again, which stores take once."""
+comes later than this makes the same record id again, which stores take once. All of an hour would
+be what a session grows by."""
 
 UNNAMED: Final = "unnamed:"
 """What the ids begin with that we give to units whose provider did not name them."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from ledger_support import make_record
 
-from relay_app.ledger.charges import MAX_RECORDS, Charges
+from relay_app.ledger.charges import Charges
+from relay_app.meter.units import MAX_ENDED
 from relay_app.meter.usage import Usage
 
 DAY, NEXT = "2026-11-22", "2026-11-23"
@@ -47,7 +48,7 @@ def test_tokens_are_those_that_were_not_said_before():
 
 def test_what_is_remembered_is_bounded():
     charges = Charges("")
-    for number in range(MAX_RECORDS + 10):
+    for number in range(MAX_ENDED + 10):
         charges.add(record(str(number), 1))
-    assert charges.of("") == MAX_RECORDS + 10
-    assert len(charges._records) == MAX_RECORDS
+    assert charges.of("") == MAX_ENDED + 10
+    assert len(charges._records) == MAX_ENDED

@@ -552,6 +552,15 @@ def test_nothing_is_awaited_of_what_failed_or_was_never_ordered():
     assert said({}).close() == []
 
 
+def test_a_transcription_is_not_forgotten_for_the_many_that_have_ended_since():
+    meter = said(SECONDS)
+    for number in range(300):
+        meter.received(committed(f"later_{number}"))
+        meter.received(transcribed(f"later_{number}"))
+    (dropped,) = meter.close()
+    assert (dropped.unit_id, dropped.usage) == ("item_1", Usage(transcription_seconds=2.7))
+
+
 def test_a_transcription_is_waited_for_as_long_as_it_may_still_come():
     clock = Clock(1.0)
     meter = said(SECONDS, clock=clock)

@@ -1,6 +1,8 @@
 """One record a unit: whatever is repeated, missing, late or broken."""
 
+import gc
 import json
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -224,14 +226,41 @@ def test_of_too_many_running_responses_the_oldest_is_dropped():
     assert meter.responses_open == 1024
 
 
-def test_the_last_1024_ended_responses_are_remembered():
+def test_the_last_128_ended_responses_are_remembered():
     meter = new_meter()
-    for number in range(1025):
+    for number in range(129):
         meter.received(done(f"r{number}", text_usage(1, 1)))
     assert not meter.received(done("r1", text_usage(1, 1)))
-    assert not meter.received(done("r1024", text_usage(1, 1)))
+    assert not meter.received(done("r128", text_usage(1, 1)))
     (forgotten,) = meter.received(done("r0", text_usage(1, 1)))
     assert forgotten.id == record_id("session-1", "r0")
+
+
+def test_a_session_does_not_grow_by_the_turns_it_has_had():
+    meter = new_meter()
+    meter.received(session_event({"audio": {"input": {"transcription": {"model": "whisper-1"}}}}))
+
+    def speak(turns: range) -> None:
+        for number in turns:
+            item = f"item_{number}"
+            meter.received(event({"type": "input_audio_buffer.committed", "item_id": item}))
+            meter.received(created(f"resp_{number}"))
+            meter.received(done(f"resp_{number}", text_usage(10, 5)))
+            meter.received(transcribed(item, SECONDS))
+
+    def memory() -> int:
+        gc.collect()  # and with it what CPython keeps of freed tuples
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        speak(range(300))
+        after_an_hour = memory()
+        speak(range(300, 900))
+        grown = memory() - after_an_hour
+    finally:
+        tracemalloc.stop()
+    assert grown < 10_000
 
 
 @pytest.mark.parametrize("bad", [None, 7, "", [], {}, True])
