@@ -7,6 +7,7 @@ twins in Python do the work.
 from setuptools import Extension, setup
 
 WIRE = "relay_app/wire/"
+METER = "relay_app/meter/"
 
 setup(
     ext_modules=[
@@ -19,7 +20,8 @@ setup(
         ),
         Extension(
             "relay_app.meter._skim",
-            sources=["relay_app/meter/skim.c"],
+            sources=[METER + "skim.c", METER + "notes.c"],
+            depends=[METER + "notes.h"],
             extra_compile_args=["-O3"],
             optional=True,
         ),

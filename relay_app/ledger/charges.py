@@ -4,7 +4,6 @@ The rule: it adds up what the ledger gets, so a record in place of another of it
 sum by their difference, and one belongs to the period in which its unit ended.
 """
 
-
 from relay_app.ledger.stores.base import microusd
 from relay_app.ledger.stores.totals import day_of
 from relay_app.meter.units import MAX_ENDED

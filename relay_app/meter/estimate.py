@@ -27,7 +27,7 @@ from relay_app.meter.items import ITEM_TOKENS, count_instructions, count_item, c
 from relay_app.meter.message import Message
 from relay_app.meter.names import AUDIO, TEXT_DELTAS
 from relay_app.meter.output import Output
-from relay_app.meter.skim import CLIENT_KINDS, SERVER_KINDS, TEXTS, Skim
+from relay_app.meter.skim import CLIENT_KINDS, SERVER_KINDS, TEXTS, Notes, Skim
 from relay_app.meter.split import Split
 from relay_app.meter.tokens import Counted
 from relay_app.meter.units import UNNAMED
@@ -42,10 +42,11 @@ class Estimator:
     ``spoke`` says whether the upstream has sent audio.
 
     ``skim_sent`` and ``skim_received`` run over the frames of a direction, as
-    :meth:`relay_app.meter.skim.PythonSkim.over` does.
+    :meth:`relay_app.meter.skim.PythonSkim.over` does, and leave what they find in ``notes``. These
+    are to be gone through, with :meth:`add_up` for the sums in them, before anything else is done.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, notes: Notes) -> None:
         self.inexact = 0
         self.spoke = False
         self._rate = audio_rate(model)
@@ -57,11 +58,10 @@ class Estimator:
         self._sent_audio = AudioField(b"audio")
         self._received_audio = AudioField(b"delta")
         self._told = False
-        self._sent_skim = Skim(CLIENT_KINDS, b"audio")
-        self._received_skim = Skim(SERVER_KINDS, b"delta", of_units=True)
-        self._skimmed: Output | None = None
-        self.skim_sent = self._sent_skim.over
-        self.skim_received = self._received_skim.over
+        self.skim_sent = Skim(CLIENT_KINDS, b"audio", notes, sent=True).over
+        self._skim = Skim(SERVER_KINDS, b"delta", notes, sent=False)
+        self._skimmed: str | None = None
+        self.skim_received = self._skim.over
 
     # -- what passes -------------------------------------------------------------------------
 
@@ -69,7 +69,6 @@ class Estimator:
         self, event_type: str, event: dict[str, Any] | None, message: Message, head: bytes
     ) -> None:
         """A known message went to the upstream; ``event`` if it was parsed."""
-        self.add_up()
         if event_type in AUDIO:
             self._input.append(self._sent_audio.bytes_in(message, head))
         elif event is not None and event_type in _ASKED:
@@ -79,7 +78,6 @@ class Estimator:
         self, event_type: str, event: dict[str, Any] | None, message: Message, head: bytes
     ) -> None:
         """A known message came from the upstream. Ends of units are told by the methods below."""
-        self.add_up()
         if event is not None:
             if event_type in HANDLERS:
                 HANDLERS[event_type](self, event)
@@ -95,17 +93,28 @@ class Estimator:
         elif event_type == "input_audio_buffer.cleared":
             self._input.clear()
 
-    def add_up(self) -> None:
-        """Takes in what was skimmed. To be called before an estimate is asked for from outside."""
-        if self._sent_skim.seen:
-            self._input.append(self._sent_skim.take()[0])
-        if self._received_skim.seen:
-            audio_bytes, pieces, piece_bytes, texts = self._received_skim.take()
-            self.spoke = self.spoke or audio_bytes > 0
-            output = self._skimmed
-            if output is not None:
-                output.audio_bytes += audio_bytes
-                output.add_texts(compress(TEXTS, map(int, f"{texts:b}"[::-1])), pieces, piece_bytes)
+    @property
+    def skimmed(self) -> bytes | None:
+        """The response that the sums in the notes are of."""
+        return self._skim.unit
+
+    def add_up(
+        self,
+        unit: bytes | None,
+        appended: int,
+        spoken: int,
+        pieces: int,
+        piece_bytes: int,
+        texts: int,
+    ) -> None:
+        """Takes in sums of a :data:`relay_app.meter.skim.Line`, of the response ``unit``."""
+        if appended:
+            self._input.append(appended)
+        self.spoke = self.spoke or spoken > 0
+        output = None if unit is None else self._open.get(unit.decode())
+        if output is not None and (spoken or pieces):
+            output.audio_bytes += spoken
+            output.add_texts(compress(TEXTS, map(int, f"{texts:b}"[::-1])), pieces, piece_bytes)
 
     # -- units -------------------------------------------------------------------------------
 
@@ -116,13 +125,13 @@ class Estimator:
         asked = self._claims.answered(response)
         if asked is not None:
             self._note(Counted(0, asked.exact))
-        output = self._open[unit_id] = Output(
+        self._open[unit_id] = Output(
             input=self._reads(asked),
             level=self._context.level,
             outside=is_outside(response),
             bytes_per_ms=output_format(response) or self._output_bytes_per_ms,
         )
-        self._skim_for(unit_id, output)
+        self._skim_for(unit_id)
 
     def end(self, unit_id: str, response: dict[str, Any], reported: Usage | None = None) -> Usage:
         """A response ended: what it must have used. ``reported`` is what the provider says."""
@@ -133,8 +142,7 @@ class Estimator:
         else:
             started = unit_id
         output = self._open.pop(started)
-        if output is self._skimmed:
-            self._skim_for(None, None)
+        self._skim_for(None)
         given = response.get("output")
         items = [mapping(item) for item in given] if isinstance(given, list) else []
         written = output.written(items)
@@ -269,15 +277,14 @@ class Estimator:
         if unit_id is None and len(self._open) == 1:
             return next(iter(self._open.values()))
         output = self._open.get(unit_id or "")
-        if output is not None and output is not self._skimmed:
-            self._skim_for(unit_id, output)
+        if output is not None and unit_id != self._skimmed:
+            self._skim_for(unit_id)
         return output
 
-    def _skim_for(self, unit_id: str | None, output: Output | None) -> None:
+    def _skim_for(self, unit_id: str | None) -> None:
         """The next deltas are likely to be of this response."""
-        self.add_up()
-        self._skimmed = output
-        self._received_skim.unit = None if unit_id is None else unit_id.encode()
+        self._skimmed = unit_id
+        self._skim.unit = None if unit_id is None else unit_id.encode()
 
     def _learn(
         self,

@@ -6,7 +6,7 @@ for messages that are counted. Whoever carries messages satisfies this without i
 
 from typing import Protocol
 
-__all__ = ["Message"]
+__all__ = ["Message", "WholeText"]
 
 
 class Message(Protocol):
@@ -33,3 +33,27 @@ class Message(Protocol):
     def payload(self) -> bytes | None:
         """All of the payload, or None if it was too large to be kept. O(length)."""
         ...
+
+
+class WholeText:
+    """A text message all of which is at hand."""
+
+    __slots__ = ("_payload",)
+
+    text = True
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+
+    @property
+    def length(self) -> int:
+        return len(self._payload)
+
+    def head(self, n: int, /) -> bytes:
+        return self._payload[:n]
+
+    def tail(self, n: int, /) -> bytes:
+        return self._payload[-n:]
+
+    def payload(self) -> bytes:
+        return self._payload

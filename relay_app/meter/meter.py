@@ -19,11 +19,12 @@ from relay_app.meter.completed import complete_response, complete_transcription
 from relay_app.meter.drift import Drift
 from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
-from relay_app.meter.message import Message
+from relay_app.meter.message import Message, WholeText
 from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
 from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
+from relay_app.meter.skim import Notes
 from relay_app.meter.transcription import estimate_transcription
 from relay_app.meter.units import UNNAMED, Ended, Units
 from relay_app.meter.untrusted import identifier, mapping, name
@@ -72,28 +73,54 @@ class Meter:
         )
         self._facts = SessionFacts(name(upstream_model) or "")
         self._units = Units()
-        self._estimator = Estimator(self._facts.upstream_model)
+        self._notes = Notes(clock)
+        self._estimator = Estimator(self._facts.upstream_model, self._notes)
         self.skim_sent = self._estimator.skim_sent
-        """``(data, frames, begin) -> int``: counts the messages that only add up, from the frame
+        """``(data, frames, begin) -> int``: notes the messages that need no answer, from the frame
         ``begin`` on, and says at which to go on with :meth:`sent`."""
         self.skim_received = self._estimator.skim_received
         """The same for :meth:`received`."""
         self._unnamed = 0
         self._begun: set[str] = set()
-        self._noted: set[str] = set()
+        self._checkpointed: set[str] = set()
+        self._late: list[UsageRecord] = []
+
+    def note_down(self, tell: Callable[[], None] | None) -> None:
+        """From now on skims may note what only tells something, to be looked at with what comes
+        next. ``tell`` is called when there is something of the kind, and is to see to it that
+        the meter is asked for something soon. With None all is looked at when it comes."""
+        self._notes.on_message = tell
+
+    def _catch_up(self) -> None:
+        """Looks at what skims have noted, as of when it came."""
+        if not self._notes.pending:
+            return
+        unit = self._estimator.skimmed
+        for *sums, told in self._notes.take():
+            self._estimator.add_up(unit, *sums)
+            if told is None:
+                continue
+            sent, at, payload = told
+            if sent:
+                self._sent(WholeText(payload))
+            else:
+                self._late += self._received(WholeText(payload), at)
 
     @property
     def responses_open(self) -> int:
         """Responses created and not done."""
+        self._catch_up()
         return len(self._units.open)
 
     def responses(self) -> list[str]:
         """The ids of these; with ``UNNAMED`` in front where the provider gave none."""
+        self._catch_up()
         return list(self._units.open)
 
     @property
     def units_open(self) -> int:
         """The same, and transcriptions that are still to be expected: what is worth waiting for."""
+        self._catch_up()
         return len(self._units.open) + len(self._facts.expected(self._clock()))
 
     def running(self) -> Usage:
@@ -101,15 +128,17 @@ class Meter:
 
         Additions alone: it may be asked at every delta.
         """
-        self._estimator.add_up()
+        self._catch_up()
         return self._estimator.running()
 
     def asked_input(self) -> Usage:
         """What the response must read that the last ``response.create`` asks for."""
+        self._catch_up()
         return self._estimator.asked_input()
 
     def withheld(self) -> None:
         """The last ``response.create`` was kept back after all."""
+        self._catch_up()
         self._estimator.withheld()
 
     @property
@@ -122,6 +151,10 @@ class Meter:
 
         It decides nothing about money.
         """
+        self._catch_up()
+        return self._sent(message)
+
+    def _sent(self, message: Message) -> str | None:
         event_type, event, head = read(
             message, CLIENT, ASKED, near_bytes=NEAR_BYTES, parsed_bytes=MAX_PARSED_BYTES
         )
@@ -142,13 +175,20 @@ class Meter:
         A ``response.done`` that is not JSON is opaque like any other; its response stays open
         and is dropped at the close.
         """
+        self._catch_up()
+        records = self._received(message, self._clock())
+        if self._late:
+            records, self._late = [*self._late, *records], []
+        return records
+
+    def _received(self, message: Message, at: float) -> Sequence[UsageRecord]:
         event_type, event, head = read(message, SERVER, COUNTED)
         if event_type is None:
             self.opaque_received += 1
             return NOTHING
         self._estimator.received(event_type, event, message, head)
         if event is not None and event_type in _HANDLERS:
-            return _HANDLERS[event_type](self, event)
+            return _HANDLERS[event_type](self, event, at)
         return NOTHING
 
     @property
@@ -162,56 +202,58 @@ class Meter:
 
         They count nowhere here. A unit without a name is left out, for it may end under another.
         """
-        self._estimator.add_up()
+        self._catch_up()
         ids = self._begun if begun else self.responses()
         records = [self._residual_response(i) for i in ids if not i.startswith(UNNAMED)]
         self._begun = set()
         if not begun:
             expected = self._facts.expected(self._clock())
-            self._noted = (self._noted | {*expected}).intersection(self._facts.awaited())
+            self._checkpointed = (self._checkpointed | {*expected}).intersection(
+                self._facts.awaited()
+            )
             records += map(self._residual_transcription, expected)
         return records
 
     def close(self) -> list[UsageRecord]:
         """The session ended: a record for each response and each transcription that never did.
         Then there are none."""
-        self._estimator.add_up()
-        records: list[UsageRecord] = []
+        self._catch_up()
+        records, self._late = self._late, []
         while self._units.open:
             records += self._drop(self._units.oldest())
         for item_id in self._facts.awaited():
             records += self._drop_transcription(item_id)
         return records
 
-    def _session(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+    def _session(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         self._facts.told(mapping(event.get("session")))
         return NOTHING
 
-    def _committed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+    def _committed(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         item_id = identifier(event.get("item_id"))
         awaited = self._units.ended(item_id or "") is None
         milliseconds = self._estimator.heard(item_id)
-        self._facts.committed(item_id, self._clock(), milliseconds, awaited=awaited)
+        self._facts.committed(item_id, at, milliseconds, awaited=awaited)
         return NOTHING
 
-    def _transcription_failed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+    def _transcription_failed(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         item_id = identifier(event.get("item_id"))
-        started_at, _, model = self._facts.transcription_of(item_id or "", self._clock())
-        self._facts.transcribed(item_id, self._clock())
-        if item_id is None or item_id not in self._noted:
+        started_at, _, model = self._facts.transcription_of(item_id or "", at)
+        self._facts.transcribed(item_id, at)
+        if item_id is None or item_id not in self._checkpointed:
             return NOTHING
         # It is no unit, but a checkpoint says otherwise, and something has to take its place.
         return self._record(
             "transcription", item_id, "failed", started_at, Reported(), Usage(), model
         )
 
-    def _item(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+    def _item(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         self._facts.saw_item(mapping(event.get("item")))
         return NOTHING
 
-    def _response_created(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+    def _response_created(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         unit_id = self._response_id(event)
-        fits = self._units.begin(unit_id, self._clock())
+        fits = self._units.begin(unit_id, at)
         if unit_id in self._units.open:
             self._begun.add(unit_id)
             self._estimator.begin(unit_id, mapping(event.get("response")))
@@ -219,7 +261,7 @@ class Meter:
             return NOTHING
         return self._drop(self._units.oldest())
 
-    def _response_done(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+    def _response_done(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         response = mapping(event.get("response"))
         if self._estimator.spoke:
             self._facts.text_only = False
@@ -233,7 +275,7 @@ class Meter:
         )
         unit_id = self._response_id(event)
         before = self._units.ended(unit_id)
-        started_at = self._units.started(unit_id, self._clock())
+        started_at = self._units.started(unit_id, at)
         known = reported.usage if reported.source == "reported" else None
         estimate = before.estimate if before else self._estimator.end(unit_id, response, known)
         made = estimate.output_text_tokens or estimate.output_audio_tokens
@@ -243,14 +285,14 @@ class Meter:
             return NOTHING
         return self._record("response", unit_id, ended_as, started_at, reported, estimate)
 
-    def _transcribed(self, event: dict[str, Any]) -> Sequence[UsageRecord]:
+    def _transcribed(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         if event.get("status") == "in_progress":  # xAI and Azure: more of the same item follows
             return NOTHING
         ended_as = status(event.get("status") or "completed")
         reported = transcription_usage(event.get("usage"), produced=bool(event.get("transcript")))
         unit_id = identifier(event.get("item_id")) or self._unnamed_id(event)
         before = self._units.ended(unit_id)
-        started_at, heard, model = self._facts.transcription_of(unit_id, self._clock())
+        started_at, heard, model = self._facts.transcription_of(unit_id, at)
         transcript = event.get("transcript")
         said = transcript if isinstance(transcript, str) else ""
         # A transcription may come before its item is committed (xAI).
@@ -319,7 +361,7 @@ class Meter:
         ended = Ended(started_at, reported.usage, reported.source, ended_as, estimate)
         self._units.end(unit_id, ended)
         self._begun.discard(unit_id)
-        self._noted.discard(unit_id)
+        self._checkpointed.discard(unit_id)
         if reported.source == "reported" and estimate:
             self.drift.add(estimate, reported.usage)
         return [self._made(kind, unit_id, ended_as, started_at, reported, estimate, model)]
@@ -361,7 +403,9 @@ class Meter:
         return UNNAMED + event_id
 
 
-_HANDLERS: Final[dict[str, Callable[[Meter, dict[str, Any]], Sequence[UsageRecord]]]] = {
+_Handler = Callable[[Meter, dict[str, Any], float], Sequence[UsageRecord]]
+
+_HANDLERS: Final[dict[str, _Handler]] = {
     "session.created": Meter._session,
     "session.updated": Meter._session,
     "transcription_session.created": Meter._session,

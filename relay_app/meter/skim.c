@@ -1,16 +1,18 @@
-/* Messages that only add up, added up without becoming Python objects.
+/* Messages that only add up, added up without becoming Python objects; and small ones that tell
+ * something but need no answer, noted as they are until somebody looks at them.
  *
  * The rule: what is certain is counted, and at the first message that is not, it stops and leaves
  * that one to relay_app.meter.reading. Certain is a whole text frame whose payload begins with an
  * object of pairs with simple values, one "type" among them that is known to only add up, and
  * the fields it takes to do so. Every doubt (an escape in a name, a type said twice, a string
- * that goes on where it should not) ends the skim, so nothing here decides differently.
+ * that goes on where it should not) ends the skim, so nothing here decides differently. A message
+ * that is noted is read by relay_app.meter.reading later, so of it the type alone has to be known.
  *
  * Only the two ends of a payload are looked at: the time does not grow with it.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "notes.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -32,19 +34,15 @@ enum { WHOLE_TEXT = 0x81 };
 enum { HEAD_BYTES = 512, NEAR_BYTES = 128, SHORT_TAIL_BYTES = 64, BRACE_BYTES = 16 };
 enum { MAX_UNIT_BYTES = 256 };
 /* What becomes of a type; texts are numbered from FIRST_TEXT on. */
-enum { PLAIN = 0, AUDIO = 1, FIRST_TEXT = 2, MAX_TEXTS = 32 };
+enum { PLAIN = 0, AUDIO = 1, TOLD = 2, FIRST_TEXT = 3, MAX_TEXTS = 32 };
 
 typedef struct {
     PyObject_HEAD
     PyObject *names; /* a dict of type names, as bytes, to what becomes of them */
     PyObject *field; /* the name of the string that audio is in */
+    Notes *notes;    /* what was added up, here and in the other direction */
     PyObject *unit;  /* the response that deltas are added to, or NULL */
-    int of_units;    /* whether they must name it */
-    int seen;
-    unsigned int texts; /* a bit for each that was seen */
-    Py_ssize_t audio_bytes;
-    Py_ssize_t pieces;
-    Py_ssize_t piece_bytes;
+    int sent;        /* whether the client says it; if not, deltas must name their unit */
 } Skim;
 
 /* A string within a payload. `end` is its closing quote, or 0 if it goes on beyond the head. */
@@ -337,13 +335,40 @@ find_kind(const Skim *self, const Text *text, const String *type)
     return found < FIRST_TEXT + MAX_TEXTS ? found : -1;
 }
 
+/* Whether deltas are added to this unit. While messages are noted and there is no unit, the one
+ * that a delta names becomes it: its beginning is most likely among them. If it is not, nobody
+ * finds the unit that the sums are of, as if each delta had been looked at. */
 static int
-is_of_unit(const Skim *self, const Text *text, const String *unit)
+is_of_unit(Skim *self, const Text *text, const String *unit)
 {
-    if (!self->of_units)
+    if (self->sent)
         return 1;
-    return self->unit != NULL && unit->end
-        && is_name(text, unit, PyBytes_AS_STRING(self->unit), PyBytes_GET_SIZE(self->unit));
+    if (!unit->end)
+        return 0;
+    const unsigned char *name = text->head + unit->start;
+    Py_ssize_t size = unit->end - unit->start;
+    if (self->unit != NULL || !self->notes->count || !size || size > MAX_UNIT_BYTES)
+        return self->unit != NULL
+            && is_name(text, unit, PyBytes_AS_STRING(self->unit), PyBytes_GET_SIZE(self->unit));
+    for (Py_ssize_t at = 0; at < size; at++)
+        if (name[at] > 0x7e)
+            return 0;
+    self->unit = PyBytes_FromStringAndSize((const char *)name, size);
+    return self->unit != NULL;
+}
+
+/* Notes the message as it is, if there is room. */
+static int
+note(Skim *self, const Text *text)
+{
+    if (!notes_have_room(self->notes, text->length))
+        return 0;
+    PyObject *payload = PyBytes_FromStringAndSize((const char *)text->payload, text->length);
+    if (payload == NULL)
+        return 0;
+    if (text->key != NULL)
+        unmask(text, 0, text->length, (unsigned char *)PyBytes_AS_STRING(payload));
+    return notes_add(self->notes, self->sent, payload) == 0;
 }
 
 /* Adds a message up; whether it was certain how. */
@@ -369,34 +394,42 @@ add_up(Skim *self, Text *text)
         return 0;
     if (kind == PLAIN)
         return ends_whole(text);
+    if (kind == TOLD)
+        return note(self, text);
     if (!is_of_unit(self, text, &event.unit))
         return 0;
+    Sums *sums = &self->notes->sums;
     if (kind == AUDIO) {
         Py_ssize_t size = audio_bytes(text, &event.value);
         if (size < 0)
             return 0;
-        self->audio_bytes += size;
+        if (self->sent)
+            sums->appended += size;
+        else
+            sums->spoken += size;
     } else {
         if (!event.value.end || !ends_whole(text))
             return 0;
-        self->pieces++;
-        self->piece_bytes += event.value.end - event.value.start;
-        self->texts |= 1u << (kind - FIRST_TEXT);
+        sums->pieces++;
+        sums->piece_bytes += event.value.end - event.value.start;
+        sums->texts |= 1u << (kind - FIRST_TEXT);
     }
-    self->seen = 1;
+    sums->any = 1;
     return 1;
 }
 
-/* How many of `count` frames, from the first on, were added up. */
+/* How many of `count` frames, from the first on, were added up or noted. */
 static Py_ssize_t
-over_spans(PyObject *skim, const unsigned char *data, const Span *spans, Py_ssize_t count)
+over_spans(PyObject *skim, const unsigned char *data, const Span *spans, Py_ssize_t count,
+           int *untold)
 {
     Skim *self = (Skim *)skim;
     Text text;
-    for (Py_ssize_t at = 0; at < count; at++) {
+    Py_ssize_t at = 0;
+    for (; at < count; at++) {
         const Span *span = &spans[at];
         if (span->first != WHOLE_TEXT)
-            return at;
+            break;
         text.payload = data + span->payload;
         text.length = (Py_ssize_t)(span->end - span->payload);
         text.key = span->masked ? span->key : NULL;
@@ -404,10 +437,11 @@ over_spans(PyObject *skim, const unsigned char *data, const Span *spans, Py_ssiz
         text.head_bytes = 0;
         if (!add_up(self, &text)) {
             PyErr_Clear(); /* whoever looks at it has better words for what is wrong */
-            return at;
+            break;
         }
     }
-    return count;
+    *untold = self->notes->untold;
+    return at;
 }
 
 PyDoc_STRVAR(over_doc, "over(data, frames, begin)\n--\n\n"
@@ -437,62 +471,76 @@ skim_over(Skim *self, PyObject *const *args, Py_ssize_t given)
     int within = 1;
     for (Py_ssize_t at = begin; at < count; at++)
         within &= spans[at].payload <= spans[at].end && spans[at].end <= (uint64_t)data.len;
+    int untold = 0;
     if (begin < count && within)
-        begin += over_spans((PyObject *)self, data.buf, spans + begin, count - begin);
+        begin += over_spans((PyObject *)self, data.buf, spans + begin, count - begin, &untold);
     PyBuffer_Release(&frames);
     PyBuffer_Release(&data);
+    if (untold)
+        notes_tell(self->notes);
     return PyLong_FromSsize_t(begin);
 }
 
-PyDoc_STRVAR(take_doc, "take()\n--\n\n"
-    "What was added up since it was last taken: (audio_bytes, pieces, piece_bytes, texts).");
+PyDoc_STRVAR(tell_doc, "tell()\n--\n\n"
+    "Calls on_message of the notes, if that is still to be done.");
 
 static PyObject *
-skim_take(Skim *self, PyObject *ignored)
+skim_tell(Skim *self, PyObject *ignored)
 {
-    PyObject *sums = Py_BuildValue(
-        "nnnI", self->audio_bytes, self->pieces, self->piece_bytes, self->texts);
-    if (sums == NULL)
-        return NULL; /* not taken, so kept */
-    self->audio_bytes = self->pieces = self->piece_bytes = 0;
-    self->texts = 0;
-    self->seen = 0;
-    return sums;
+    notes_tell(self->notes);
+    Py_RETURN_NONE;
+}
+
+/* The type of Notes that belongs to this Skim. */
+static PyTypeObject *
+notes_type(PyTypeObject *skim)
+{
+    return *(PyTypeObject **)PyType_GetModuleState(skim);
 }
 
 static PyObject *
 skim_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *words[] = {"names", "field", "of_units", NULL};
-    PyObject *names, *field;
-    int of_units = 0;
-    if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "O!S|$p:Skim", words, &PyDict_Type, &names, &field, &of_units))
+    static char *words[] = {"kinds", "field", "notes", "sent", NULL};
+    PyObject *names, *field, *notes;
+    int sent;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!SO$p:Skim", words, &PyDict_Type, &names,
+                                     &field, &notes, &sent))
         return NULL;
+    if (!PyObject_TypeCheck(notes, notes_type(type))) {
+        PyErr_SetString(PyExc_TypeError, "a skim takes compiled Notes");
+        return NULL;
+    }
     Skim *self = (Skim *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->names = Py_NewRef(names);
         self->field = Py_NewRef(field);
-        self->of_units = of_units;
+        self->notes = (Notes *)Py_NewRef(notes);
+        self->sent = sent;
     }
     return (PyObject *)self;
+}
+
+static int
+skim_traverse(Skim *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->names);
+    Py_VISIT(self->notes);
+    return 0;
 }
 
 static void
 skim_dealloc(Skim *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     Py_XDECREF(self->names);
     Py_XDECREF(self->field);
+    Py_XDECREF(self->notes);
     Py_XDECREF(self->unit);
     type->tp_free(self);
     Py_DECREF(type);
-}
-
-static PyObject *
-skim_get_seen(Skim *self, void *closure)
-{
-    return PyBool_FromLong(self->seen);
 }
 
 static PyObject *
@@ -525,13 +573,12 @@ skim_over_spans(Skim *self, void *closure)
 
 static PyMethodDef skim_methods[] = {
     {"over", (PyCFunction)(void (*)(void))skim_over, METH_FASTCALL, over_doc},
-    {"take", (PyCFunction)skim_take, METH_NOARGS, take_doc},
+    {"tell", (PyCFunction)skim_tell, METH_NOARGS, tell_doc},
     {NULL},
 };
 
 static PyGetSetDef skim_getset[] = {
     {"over_spans", (getter)skim_over_spans, NULL, "The same as a C function: see spans.h."},
-    {"seen", (getter)skim_get_seen, NULL, "Whether there is something to take."},
     {"unit", (getter)skim_get_unit, (setter)skim_set_unit, "The id that deltas must have."},
     {NULL},
 };
@@ -540,6 +587,7 @@ static PyType_Slot skim_slots[] = {
     {Py_tp_doc, "Adds up messages that only add up: relay_app.meter.skim.Skim, in C."},
     {Py_tp_new, skim_new},
     {Py_tp_dealloc, skim_dealloc},
+    {Py_tp_traverse, skim_traverse},
     {Py_tp_methods, skim_methods},
     {Py_tp_getset, skim_getset},
     {0, NULL},
@@ -548,19 +596,37 @@ static PyType_Slot skim_slots[] = {
 static PyType_Spec skim_spec = {
     .name = "relay_app.meter._skim.Skim",
     .basicsize = sizeof(Skim),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = skim_slots,
 };
 
 static int
 module_exec(PyObject *self)
 {
+    PyTypeObject **notes = PyModule_GetState(self);
+    *notes = (PyTypeObject *)PyType_FromModuleAndSpec(self, &notes_spec, NULL);
+    if (*notes == NULL || PyModule_AddType(self, *notes) < 0)
+        return -1;
     PyObject *type = PyType_FromModuleAndSpec(self, &skim_spec, NULL);
     if (type == NULL)
         return -1;
     int added = PyModule_AddType(self, (PyTypeObject *)type);
     Py_DECREF(type);
     return added;
+}
+
+static int
+module_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(*(PyTypeObject **)PyModule_GetState(self));
+    return 0;
+}
+
+static int
+module_clear(PyObject *self)
+{
+    Py_CLEAR(*(PyTypeObject **)PyModule_GetState(self));
+    return 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -571,9 +637,11 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "relay_app.meter._skim",
-    .m_doc = "The Skim of relay_app.meter.skim, compiled.",
-    .m_size = 0,
+    .m_doc = "The Skim and the Notes of relay_app.meter.skim, compiled.",
+    .m_size = sizeof(PyTypeObject *),
     .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
 };
 
 PyMODINIT_FUNC

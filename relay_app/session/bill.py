@@ -50,8 +50,8 @@ class Bill:
     def received(self, message: Message) -> Commit | None:
         """Meters a message of the upstream's; the ticket of the records it brought, if any."""
         records = self._meter.received(message)
-        if self._meter.begun and not self._asked:
-            self._ask()
+        if self._meter.begun:
+            self.look_soon()
         return self._record(records) if records else None
 
     def tick(self, now: float) -> None:
@@ -63,8 +63,11 @@ class Bill:
             except Exception as error:  # noqa: BLE001 - the unit's end is recorded all the same
                 self._no_checkpoint(error)
 
-    def _ask(self) -> None:
-        """Has what begins checkpointed, unless it ends at once."""
+    def look_soon(self) -> None:
+        """Has the meter look at what was noted, and what has begun checkpointed, unless it ends at
+        once. Never blocks."""
+        if self._asked:
+            return
         self._asked = True
         try:
             self._accountant.checkpoint_soon(self._begun)

@@ -100,6 +100,7 @@ class Session:
             self._up.look_with(meter.skim_sent, express=True)
             if guard is None:
                 self._down.look_with(meter.skim_received, express=True)
+                meter.note_down(self._bill.look_soon)
             else:
                 self._down.look_with(self._skim_guarded)
 

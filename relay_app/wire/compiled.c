@@ -43,6 +43,7 @@ module_exec(PyObject *self)
         state->opcodes[opcode] = PyLong_FromLong(opcode);
     state->clear = PyUnicode_InternFromString("clear");
     state->bytes_out = PyUnicode_InternFromString("bytes_out");
+    state->tell = PyUnicode_InternFromString("tell");
     state->frames = (PyTypeObject *)PyType_FromModuleAndSpec(self, &frames_spec, NULL);
     state->scanner = (PyTypeObject *)PyType_FromModuleAndSpec(self, &scanner_spec, NULL);
     state->express = (PyTypeObject *)PyType_FromModuleAndSpec(self, &express_spec, NULL);
@@ -50,7 +51,8 @@ module_exec(PyObject *self)
     state->small_bytes = number("relay_app.wire.rooms", "SMALL_BYTES");
     if (PyErr_Occurred() || state->frame == NULL || state->run == NULL || state->fault == NULL
         || state->nothing == NULL || state->no_key == NULL || state->clear == NULL
-        || state->bytes_out == NULL || state->frames == NULL || state->scanner == NULL
+        || state->bytes_out == NULL || state->tell == NULL || state->frames == NULL
+        || state->scanner == NULL
         || state->express == NULL)
         return -1;
     if (PyModule_AddType(self, state->scanner) < 0)
@@ -88,6 +90,7 @@ module_clear(PyObject *self)
         Py_CLEAR(state->opcodes[opcode]);
     Py_CLEAR(state->clear);
     Py_CLEAR(state->bytes_out);
+    Py_CLEAR(state->tell);
     return 0;
 }
 

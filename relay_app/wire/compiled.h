@@ -22,6 +22,7 @@ typedef struct {
     PyObject *opcodes[16];
     PyObject *clear; /* names of attributes of a wire.outgoing.Outgoing */
     PyObject *bytes_out;
+    PyObject *tell; /* of a skim that offers over_spans */
     Py_ssize_t read_bytes;  /* wire.connection.READ_BYTES */
     Py_ssize_t small_bytes; /* wire.rooms.SMALL_BYTES */
 } State;

@@ -200,7 +200,7 @@ leave(Express *self, int to, const unsigned char *read, Py_ssize_t count, Py_ssi
 
 /* The same as pass_objects, between two plain sockets. */
 static int
-pass_plain(Express *self, int from, int to)
+pass_plain(Express *self, int from, int to, int *untold)
 {
     Scanner *scanner = (Scanner *)self->scanner;
     Py_ssize_t used = scanner->used, position = 0, count = 0;
@@ -230,7 +230,7 @@ pass_plain(Express *self, int from, int to)
     if ((left && found != PARTIAL) || awaiting > self->state->small_bytes)
         return leave(self, to, read, size, 0, 0);
     count = span - spans;
-    Py_ssize_t skimmed = self->over_spans(self->skim_self, buffer, spans, count);
+    Py_ssize_t skimmed = self->over_spans(self->skim_self, buffer, spans, count, untold);
     char *tail = left ? PyMem_Malloc((size_t)left) : NULL;
     Py_ssize_t sent = 0;
     if (skimmed == count && position && (tail != NULL || !left)) {
@@ -257,6 +257,21 @@ pass_plain(Express *self, int from, int to)
     return 1;
 }
 
+/* Has the skim say that it has noted something; what goes wrong is nothing to those who talk. */
+static void
+tell(Express *self)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *skim = Py_NewRef(self->skim_self); /* which may be replaced */
+    PyObject *told = PyObject_CallMethodNoArgs(skim, self->state->tell);
+    if (told == NULL)
+        PyErr_WriteUnraisable(skim);
+    Py_XDECREF(told);
+    Py_DECREF(skim);
+    PyErr_Restore(type, value, traceback);
+}
+
 /* Whether what there was to read has gone through; -1 with an exception. */
 static int
 pass(Express *self)
@@ -269,7 +284,13 @@ pass(Express *self)
     /* Asked each time: the number of a socket that was closed may be another's by now. */
     int from = PyObject_AsFileDescriptor(self->read_from);
     int to = from < 0 ? -1 : PyObject_AsFileDescriptor(self->write_to);
-    return to < 0 ? -1 : pass_plain(self, from, to);
+    if (to < 0)
+        return -1;
+    int untold = 0;
+    int passed = pass_plain(self, from, to, &untold);
+    if (untold)
+        tell(self);
+    return passed;
 }
 
 static int

@@ -22,10 +22,11 @@ typedef struct {
 #define LONGEST_HEADER 14
 
 /* What a skim may offer besides being called, as the attribute `over_spans` of what its method is
- * bound to: how many of `count` frames from the first it has added up. Never fails, runs no Python.
- * The context of the capsule is the skim that it is for. */
-typedef Py_ssize_t (*OverSpans)(
-    PyObject *skim, const unsigned char *data, const Span *spans, Py_ssize_t count);
+ * bound to: how many of `count` frames from the first need no more looking at. It never fails and
+ * runs no Python but a clock. If it sets `untold`, the skim's method `tell` is to be called when
+ * the frames have been sent. The context of the capsule is the skim that it is for. */
+typedef Py_ssize_t (*OverSpans)(PyObject *skim, const unsigned char *data, const Span *spans,
+                                Py_ssize_t count, int *untold);
 
 #define OVER_SPANS "relay_app.over_spans"
 

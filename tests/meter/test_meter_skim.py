@@ -1,18 +1,22 @@
 """Skim: what is skimmed counts as if it had been looked at."""
 
+import gc
 import json
 import random
+import sys
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meter_fakes import TRANSCRIPTS, new_meter
+from meter_fakes import TRANSCRIPTS, Clock, new_meter
 
 from relay_app.meter import skim
 from relay_app.meter.meter import Meter
 from relay_app.meter.names import AUDIO, CLIENT, SERVER, TEXT_DELTAS
+from relay_app.meter.usage import UsageRecord
 from relay_app.wire.frames import encode
 from relay_app.wire.messages import Assembler
 from relay_app.wire.scanner import Scanner
@@ -27,8 +31,16 @@ def test_the_compiled_one_is_built_and_in_use() -> None:
     assert skim.Skim is _skim.Skim
 
 
-def through(meter: Meter, direction: str, payloads: Sequence[bytes], *, skims: bool) -> int:
-    """Puts messages through ``meter`` as a pump does: how many of them were looked at."""
+def through(
+    meter: Meter,
+    direction: str,
+    payloads: Sequence[bytes],
+    *,
+    skims: bool,
+    records: list[UsageRecord] | None = None,
+) -> int:
+    """Puts messages through ``meter`` as a pump does: how many of them were looked at. What it
+    answers is added to ``records``."""
     up = direction == "c2s"
     key = KEY if up else b""
     run = Scanner(masked=up, max_message_bytes=1 << 24).feed(
@@ -44,30 +56,41 @@ def through(meter: Meter, direction: str, payloads: Sequence[bytes], *, skims: b
                 break
         message = assembler.add(run.data, run.frames[at])
         assert message is not None
-        look(message)
+        answer = look(message)
+        if records is not None and not up:
+            records += answer or ()
         at += 1
         looked += 1
     return looked
 
 
 def counts(meter: Meter) -> tuple[Any, ...]:
-    kept = [record.as_dict() | {"started_at": 0, "ended_at": 0} for record in meter.checkpoint()]
+    kept = [record.as_dict() for record in meter.checkpoint()]
     return meter.opaque_sent, meter.opaque_received, meter.running(), meter.usage, kept
 
 
-def both(*steps: tuple[str, Sequence[bytes]]) -> int:
-    """Plays to a meter that skims and to one that does not: how many messages were looked at."""
-    skimming, looking = new_meter(), new_meter()
+def both(*steps: tuple[str, Sequence[bytes]], looks: int = 1) -> int:
+    """Plays to a meter that looks at everything, to one that skims, and to one that notes down as
+    well and is asked for something after every ``looks`` steps: how many messages the second one
+    has looked at."""
+    clock = Clock()
+    looking, skimming, noting = (new_meter(clock=clock) for _ in range(3))
+    noting.note_down(lambda: None)
     looked = 0
-    for direction, payloads in steps:
-        looked += through(skimming, direction, payloads, skims=True)
-        through(looking, direction, payloads, skims=False)
-        assert counts(skimming) == counts(looking)
-    ends = [
-        [record.as_dict() | {"started_at": 0, "ended_at": 0} for record in meter.close()]
-        for meter in (skimming, looking)
-    ]
-    assert ends[0] == ends[1]
+    records: list[list[UsageRecord]] = [[], [], []]
+    for number, (direction, payloads) in enumerate(steps):
+        clock.now += 1.0
+        through(looking, direction, payloads, skims=False, records=records[0])
+        looked += through(skimming, direction, payloads, skims=True, records=records[1])
+        through(noting, direction, payloads, skims=True, records=records[2])
+        expected = counts(looking)
+        assert counts(skimming) == expected
+        if number % looks == 0:
+            assert counts(noting) == expected
+    for meter, answered in zip((looking, skimming, noting), records, strict=True):
+        answered += meter.close()
+    assert records[0] == records[1] == records[2]
+    assert counts(looking) == counts(skimming) == counts(noting)
     return looked
 
 
@@ -238,6 +261,162 @@ def test_any_events_come_to_the_same(events: list[tuple[str, bytes]]) -> None:
     both(("s2c", [CREATED, other]), *((way, [payload, payload]) for way, payload in events))
 
 
+def one_of(*values: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(values)
+
+
+responses, items = one_of("resp_1", "resp_2", "resp_3"), one_of("item_1", "item_2", None)
+ended_as = one_of("completed", "failed")
+AUDIO_DELTAS = "A" * 400, "A" * 900
+usages = one_of(None, {"total_tokens": 9, "input_tokens": 5, "output_tokens": 4})
+
+
+def told(way: str, kind: str, **fields: Any) -> st.SearchStrategy[tuple[str, bytes]]:
+    given_fields = {name: v if isinstance(v, st.SearchStrategy) else st.just(v)
+                    for name, v in fields.items()}  # fmt: skip
+    return st.fixed_dictionaries(given_fields).map(lambda values: (way, said(kind, **values)))
+
+
+def response(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"id": responses, **fields})
+
+
+item = st.fixed_dictionaries(
+    {
+        "id": items,
+        "type": st.just("message"),
+        "role": one_of("user", "assistant"),
+        "status": one_of("completed", "in_progress"),
+        "content": one_of(
+            [], [{"type": "input_text", "text": "Hello there."}], [{"type": "input_audio"}]
+        ),
+    }
+)
+conversation = st.one_of(
+    told("c2s", "input_audio_buffer.append", audio=one_of("A" * 400, "A" * 6_400)),
+    told("c2s", "response.create", response=one_of({}, {"instructions": "Short!"}, {"input": []})),
+    told("c2s", "conversation.item.create", item=item),
+    told("s2c", "input_audio_buffer.speech_started", item_id=items, audio_start_ms=one_of(0, 50)),
+    told("s2c", "input_audio_buffer.speech_stopped", item_id=items, audio_end_ms=one_of(90, 200)),
+    told("s2c", "input_audio_buffer.committed", item_id=items),
+    told("s2c", "input_audio_buffer.cleared"),
+    told("s2c", "conversation.item.added", item=item),
+    told("s2c", "conversation.item.deleted", item_id=items),
+    told("s2c", "conversation.item.truncated", item_id=items, audio_end_ms=one_of(10, 100)),
+    told("s2c", "response.created", response=response()),
+    told("s2c", "response.output_text.delta", response_id=responses, delta="Hello"),
+    told("s2c", "response.output_audio.delta", response_id=responses, delta=one_of(*AUDIO_DELTAS)),
+    told("s2c", "response.output_audio.delta", delta="A" * 400),
+    told("s2c", "response.done", response=response(status=ended_as, usage=usages)),
+)  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(st.lists(conversation, max_size=60), st.integers(1, 20))
+def test_what_is_noted_down_and_looked_at_later_comes_to_the_same(
+    events: list[tuple[str, bytes]], looks: int
+) -> None:
+    both(*((way, [payload]) for way, payload in events), looks=looks)
+
+
+TURN = [
+    ("c2s", said("response.create")),
+    ("s2c", CREATED),
+    ("s2c", said("conversation.item.added", item={"id": "item_1", "status": "in_progress"})),
+    ("s2c", said("response.output_audio.delta", response_id=RESPONSE, delta="A" * 900)),
+]
+
+
+def test_of_a_turn_that_is_noted_down_only_the_end_is_looked_at() -> None:
+    clock, calls = Clock(100.0), []
+    meter = new_meter(clock=clock)
+    meter.note_down(lambda: calls.append("told"))
+    for way, payload in TURN:
+        clock.now += 1.0
+        assert through(meter, way, [payload], skims=True) == 0
+    assert calls == ["told"]
+    end = said("response.done", response={"id": RESPONSE, "status": "completed"})
+    records: list[UsageRecord] = []
+    assert through(meter, "s2c", [end], skims=True, records=records) == 1
+    (record,) = records
+    assert (record.started_at, record.ended_at) == (102.0, 104.0)
+    assert record.usage.output_audio_tokens > 0
+
+
+@pytest.mark.parametrize("ask", ["responses_open", "units_open", "checkpoint", "running", "close"])
+def test_whatever_a_meter_is_asked_it_has_looked_at_its_notes(ask: str) -> None:
+    meter = new_meter()
+    meter.note_down(lambda: None)
+    for way, payload in TURN:
+        through(meter, way, [payload], skims=True)
+    found = getattr(meter, ask)
+    assert found() if callable(found) else found
+    assert not meter._notes.pending
+
+
+def test_it_says_so_each_time_that_there_is_something_after_there_was_nothing() -> None:
+    calls: list[str] = []
+    meter = new_meter()
+    meter.note_down(lambda: calls.append("told"))
+    appended = said("input_audio_buffer.append", audio="A" * 40)
+    through(meter, "c2s", [appended], skims=True)
+    assert calls == []
+    through(meter, "c2s", [said("response.create")], skims=True)
+    through(meter, "s2c", [CREATED], skims=True)
+    assert meter.responses_open == 1
+    through(meter, "c2s", [said("response.create")], skims=True)
+    assert calls == ["told"] * 2
+
+
+def test_sixteen_messages_are_noted_and_only_small_ones() -> None:
+    meter = new_meter()
+    meter.note_down(lambda: None)
+    created = [said("response.created", response={"id": f"resp_{n}"}) for n in range(17)]
+    assert through(meter, "s2c", created[:16], skims=True) == 0
+    assert through(meter, "s2c", created[16:], skims=True) == 1
+    assert meter.responses_open == 17
+    large = said("response.create", response={"instructions": "x" * 2_048})
+    assert through(meter, "c2s", [large], skims=True) == 1
+
+
+def test_too_many_responses_that_were_noted_down_are_dropped_like_others() -> None:
+    meter = new_meter()
+    meter.note_down(lambda: None)
+    records: list[UsageRecord] = []
+    for n in range(1026):
+        created = said("response.created", response={"id": f"resp_{n}"})
+        through(meter, "s2c", [created], skims=True, records=records)
+    assert meter.responses_open == 1024
+    through(meter, "s2c", [said("error")], skims=False, records=records)
+    assert [record.unit_id for record in records] == ["resp_0", "resp_1"]
+
+
+def test_who_cannot_be_told_costs_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("told")
+
+    errors: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda failed: errors.append(failed.exc_value))
+    meter = new_meter()
+    meter.note_down(fail)
+    assert through(meter, "s2c", [CREATED], skims=True) == 0
+    assert [str(error) for error in errors] == ["told"]
+    assert meter.responses_open == 1
+
+
+def test_notes_that_lead_back_to_themselves_are_collected() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.meter = new_meter()
+            self.meter.note_down(self.told)
+
+        def told(self) -> None: ...
+
+    owner = weakref.ref(Owner())
+    gc.collect()
+    assert owner() is None
+
+
 def test_fragments_and_binary_messages_are_left_to_be_looked_at() -> None:
     whole = said("input_audio_buffer.append", audio="A" * 40)
     for first in (0x01, 0x02, 0x82):
@@ -256,15 +435,16 @@ def test_frames_that_are_python_objects_are_left_to_be_looked_at() -> None:
 
 
 def test_the_twin_in_python_sees_nothing() -> None:
-    twin = skim.PythonSkim({}, b"audio")
+    notes = skim.PythonNotes(Clock())
+    twin = skim.PythonSkim({}, b"audio", notes, sent=True)
     run = Scanner(masked=False, max_message_bytes=1_000).feed(encode(1, b"{}"))
     assert twin.over(run.data, run.frames, 0) == 0
-    assert twin.take() == (0, 0, 0, 0)
-    assert not twin.seen
+    assert notes.take() == []
+    assert not notes.pending
 
 
 def test_a_unit_is_bytes_and_no_longer_than_an_id() -> None:
-    seen = _skim.Skim({}, b"delta", of_units=True)
+    seen = _skim.Skim({}, b"delta", _skim.Notes(Clock()), sent=False)
     seen.unit = b"resp_1"
     assert seen.unit == b"resp_1"
     seen.unit = b"x" * 257

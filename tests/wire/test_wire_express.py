@@ -11,7 +11,7 @@ from gevent.event import Event
 from websockets.frames import Opcode
 from wire_support import KINDS, MANY, SECONDS, Open, compiled, those_there
 
-from relay_app.meter.skim import Skim
+from relay_app.meter.skim import PLAIN, TOLD, Notes, Skim
 from relay_app.wire import express
 from relay_app.wire.frames import Close, FrameError, xor
 from relay_app.wire.link import LinkEnded
@@ -54,7 +54,9 @@ class Way:
         self.sink, self.target = opened(kind, name="target", **options)
         made = express.PythonExpress if way == "python" else COMPILED
         self.express = made(self.source, self.sink)
-        seen = Skim({b"plain": 0}, b"delta")
+        self.notes = Notes(lambda: 0.0)
+        kinds = {b"plain": PLAIN, b"told": TOLD}
+        seen = Skim(kinds, b"delta", self.notes, sent=True)
         self.express.skim = seen.over if way == "direct" else skim
         self.left: list[tuple[int, int, int]] = []
         self.woken = Event()
@@ -96,6 +98,34 @@ def test_messages_go_through_without_the_pump(way: Callable[..., Way], kind: str
     assert on.left == []
     assert on.express.messages == 5
     assert on.source.bytes_in == on.sink.bytes_out > 0
+
+
+@pytest.mark.parametrize("way", ["direct"], indirect=True)
+def test_what_is_noted_goes_out_before_anybody_is_told(way: Callable[..., Way]) -> None:
+    on = way()
+    told: list[int] = []
+    on.notes.on_message = lambda: told.append(on.sink.bytes_out)
+    message = b'{"type":"told"}'
+    for _ in range(2):
+        on.client.send(Opcode.TEXT, message)
+        assert on.heard() == message
+    assert (len(told), on.left) == (1, [])
+    assert told[0] > 0
+    assert [line[-1] for line in on.notes.take()] == [(True, 0.0, message)] * 2
+
+
+@pytest.mark.parametrize("way", ["direct"], indirect=True)
+def test_who_looks_otherwise_when_told_is_heeded(way: Callable[..., Way]) -> None:
+    on = way()
+
+    def leave_all() -> None:
+        on.express.skim = None
+
+    on.notes.on_message = leave_all
+    for number, message in enumerate([b'{"type":"told"}', plain("then")]):
+        on.client.send(Opcode.TEXT, message)
+        assert on.heard() == message
+        assert len(on.left) == number
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])

@@ -77,11 +77,30 @@ def test_a_limit_is_the_size_of_a_message(limit: int) -> None:
         Scanner(masked=False, max_message_bytes=limit)
 
 
-@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("step", range(12))
 def test_sums_that_cannot_be_handed_out_are_kept(step: int) -> None:
-    skim = pytest.importorskip("relay_app.meter._skim").Skim({b"t": 2}, b"delta")
-    payload = b'{"type":"t","delta":"%b"}' % (b"x" * 400)
-    run = Scanner(masked=False, max_message_bytes=1_000).feed(encode(TEXT, payload))
-    assert skim.over(run.data, run.frames, 0) == 1
-    taken = without_memory(step, skim.take)
-    assert (taken or skim.take()) == (0, 1, 400, 1)
+    compiled = pytest.importorskip("relay_app.meter._skim")
+    notes = compiled.Notes(lambda: 1.5)
+    notes.on_message = list
+    skim = compiled.Skim({b"t": 3, b"told": 2}, b"delta", notes, sent=True)
+    payloads = [b'{"type":"t","delta":"%b"}' % (b"x" * 400), b'{"type":"told"}']
+    run = Scanner(masked=False, max_message_bytes=1_000).feed(
+        b"".join(encode(TEXT, payload) for payload in (*payloads, payloads[0]))
+    )
+    assert skim.over(run.data, run.frames, 0) == 3
+    taken = without_memory(step, notes.take)
+    sums = (0, 0, 1, 400, 1)
+    assert (taken or notes.take()) == [(*sums, (True, 1.5, payloads[1])), (*sums, None)]
+    assert notes.take() == []
+
+
+@pytest.mark.parametrize("step", range(5))  # behind these it is noted, and told
+def test_a_message_that_cannot_be_noted_is_left_to_be_looked_at(step: int) -> None:
+    compiled = pytest.importorskip("relay_app.meter._skim")
+    notes = compiled.Notes(lambda: 1.5)
+    notes.on_message = list
+    skim = compiled.Skim({b"told": 2}, b"delta", notes, sent=True)
+    payload = b'{"type":"told","n":"%b"}' % (b"x" * 1_000)
+    run = Scanner(masked=False, max_message_bytes=2_000).feed(encode(TEXT, payload))
+    looked = without_memory(step, lambda: skim.over(run.data, run.frames, 0))
+    assert [told for *_, told in notes.take()] == [(True, 1.5, payload)] * (looked or 0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_support import MANY, SECONDS, Peer, compiled, link_on, tcp_pair, those_there, tls_pair
 
-from relay_app.meter.skim import Skim
+from relay_app.meter.skim import FIRST_TEXT, Notes, Skim
 from relay_app.session.pump import DROP, Pump
 from relay_app.wire import express, frames
 from relay_app.wire.frames import CONTINUATION, PING, PONG, TEXT, FrameError, encode, xor
@@ -45,9 +45,9 @@ class Seen:
             self._sums[1] += payload.index(b'"', len(PLAIN)) - len(PLAIN)
         return len(run)
 
-    def take(self) -> tuple[int, int, int, int]:
+    def take(self) -> list[int]:
         sums, self._sums = self._sums, [0, 0]
-        return 0, sums[0], sums[1], 0
+        return sums
 
 
 @dataclass
@@ -137,7 +137,10 @@ class Conversation:
         self.source = link_on(near, rooms=rooms, max_message_bytes=LIMIT)
         self.sink = link_on(far, name="target", rooms=rooms)
         made = express.PythonExpress if way == "python" else COMPILED
-        self._skim = Skim({b"plain": 2}, b"delta") if way == "direct" else Seen()
+        self._notes = Notes(lambda: 0.0)
+        self._skim: Any = Seen()
+        if way == "direct":
+            self._skim = Skim({b"plain": FIRST_TEXT}, b"delta", self._notes, sent=True)
         self.express = made(self.source, self.sink)
         self.seen: list[Any] = [[0, 0]]
         self._talkative = True
@@ -169,8 +172,10 @@ class Conversation:
         return DROP if payload.startswith(b'{"type":"drop"') else None
 
     def _take(self) -> None:
-        _, pieces, piece_bytes, _ = self._skim.take()
-        self._count(pieces, piece_bytes)
+        if isinstance(self._skim, Seen):
+            self._count(*self._skim.take())
+        for _, _, pieces, piece_bytes, _, _ in self._notes.take():
+            self._count(pieces, piece_bytes)
 
     def _count(self, pieces: int, piece_bytes: int) -> None:
         self.seen[-1][0] += pieces
