@@ -166,6 +166,11 @@ class Estimator:
             input_image_tokens=reads.image,
         )
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether a response was asked for that has not begun, and may have been refused."""
+        return self._claims.newest() is not None
+
     def withheld(self) -> None:
         """The response that was asked for just now is not going to be."""
         self._claims.withdraw()

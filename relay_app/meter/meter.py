@@ -34,6 +34,9 @@ __all__ = ["Meter"]
 
 NOTHING: Final[Sequence[UsageRecord]] = ()
 
+ANSWER_SECONDS: Final = 2.0
+"""A provider begins a response well within that, or refuses it."""
+
 
 class Meter:
     """Turns the events of one session into usage records.
@@ -80,6 +83,7 @@ class Meter:
         ``begin`` on, and says at which to go on with :meth:`sent`."""
         self.skim_received = self._estimator.skim_received
         """The same for :meth:`received`."""
+        self._asked_at = float("-inf")
         self._unnamed = 0
         self._begun: set[str] = set()
         self._checkpointed: set[str] = set()
@@ -102,7 +106,7 @@ class Meter:
                 continue
             sent, at, payload = told
             if sent:
-                self._sent(WholeText(payload))
+                self._sent(WholeText(payload), at)
             else:
                 self._late += self._received(WholeText(payload), at)
 
@@ -122,6 +126,12 @@ class Meter:
         """The same, and transcriptions that are still to be expected: what is worth waiting for."""
         self._catch_up()
         return len(self._units.open) + len(self._facts.expected(self._clock()))
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a response that was asked for a moment ago is still to begin."""
+        self._catch_up()
+        return self._estimator.unanswered and self._clock() - self._asked_at < ANSWER_SECONDS
 
     def running(self) -> Usage:
         """What the open responses are estimated to have used so far, all together.
@@ -152,9 +162,9 @@ class Meter:
         It decides nothing about money.
         """
         self._catch_up()
-        return self._sent(message)
+        return self._sent(message, self._clock())
 
-    def _sent(self, message: Message) -> str | None:
+    def _sent(self, message: Message, at: float) -> str | None:
         event_type, event, head = read(
             message, CLIENT, ASKED, near_bytes=NEAR_BYTES, parsed_bytes=MAX_PARSED_BYTES
         )
@@ -162,6 +172,8 @@ class Meter:
             self.opaque_sent += 1
         else:
             self._estimator.sent(event_type, event, message, head)
+        if event_type == "response.create":
+            self._asked_at = at
         return event_type
 
     @property

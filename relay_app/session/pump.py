@@ -54,7 +54,8 @@ class Pump:
 
     ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
     ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
-    ``busy`` is True from the reading of a run to its last byte being taken.
+    ``busy`` is True from the reading of a run to its last byte being taken; ``after_run`` is
+    called then, and neither waits nor raises.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Pump:
     ) -> None:
         self.unobserved = 0
         self.busy = False
+        self.after_run: Callable[[], None] | None = None
         self._source = source
         self._sink = sink
         self._observe = observe
@@ -111,6 +113,8 @@ class Pump:
         source = self._source
         while True:
             self.busy = False
+            if self.after_run is not None:
+                self.after_run()
             # In one expression: a name for the run would keep it while the next is awaited.
             self._forward(source.receive(self._express))
 

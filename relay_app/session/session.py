@@ -160,6 +160,9 @@ class Session:
         deadline = self._clock() + seconds
         if self._draining is None or deadline < self._draining[1]:
             self._draining = (fault, deadline)
+        # Each message passes through the pump, so that the end of the last response is seen.
+        self._down.look_with(skim_nothing)
+        self._down.after_run = self._check_drain
         self._check_drain()
 
     def tick(self, elapsed_seconds: float) -> None:
@@ -199,8 +202,9 @@ class Session:
             self._collector.hurry(self._collect_seconds())
             return
         # A pump that is busy may be holding the very response.done we wait for.
-        running = self._meter.units_open or self._down.busy
+        running = self._down.busy or self._meter.units_open or self._meter.expecting
         if not running or self._clock() >= deadline:
+            self._collect()  # what a client asks for from now on, nobody would hear the end of
             self.cancel(fault)
 
     def _collect_seconds(self) -> float:

@@ -26,6 +26,7 @@ import gevent  # noqa: E402
 
 from relay_app.settings import Settings, SettingsError  # noqa: E402
 from relay_app.web.preflight import check_settings  # noqa: E402
+from relay_app.web.worker import Worker  # noqa: E402
 
 WATCH_SECONDS = 0.2
 YOUNG_OBJECTS = 10_000
@@ -170,6 +171,9 @@ def _watch(worker: Any, relay: Any) -> None:
         rounds += 1
         if rounds % PUBLISH_ROUNDS == 0:
             relay.publish()
+    if isinstance(worker, Worker):
+        worker.stop_accepting()
+        gevent.sleep(WATCH_SECONDS)  # in which those that were accepted are let in
     relay.drain()
 
 

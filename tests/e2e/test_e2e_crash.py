@@ -22,6 +22,7 @@ from support.clients import eventually
 from support.load import Crowd, Upstream, Verdict, judge, talking_upstream
 from support.relays import RelayProcess, relay
 from support.servers import Postgres, Valkey, running_server
+from support.workers import workers
 
 ROUNDS = int(os.environ.get("RELAY_CRASH_ROUNDS", "20"))
 RESULTS = os.environ.get("RELAY_CRASH_RESULTS")
@@ -76,11 +77,11 @@ class Killings:
         if number % ALL_AT_ONCE == ALL_AT_ONCE - 1:
             master = self.running.process
             master.signal(signal.SIGSTOP)  # so that it starts no more than we find
-            _kill([*_workers(self.running), master.pid])
+            _kill([*workers(self.running), master.pid])
             master.wait()
             self.crowd.running = self.running = self._start()
         else:
-            _kill([self._dice.choice(eventually(lambda: _workers(self.running), "a worker"))])
+            _kill([self._dice.choice(eventually(lambda: workers(self.running), "a worker"))])
 
     def verdict(self) -> Verdict:
         """What is in the ledger once nothing is missing any more, or after a minute: those who
@@ -114,12 +115,6 @@ class Killings:
     def _start(self) -> RelayProcess:
         options = {"workers": WORKERS, "store": self._url, "limits": "hold_seconds = 30"}
         return self._stack.enter_context(relay(self._folder, self._upstream.url, **options))
-
-
-def _workers(running: RelayProcess) -> list[int]:
-    pid = running.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children]
 
 
 def _kill(pids: list[int]) -> None:

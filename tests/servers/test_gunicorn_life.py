@@ -10,7 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from support.clients import eventually
 from support.processes import Process, python, ready_url, running
 from support.relays import RelayProcess, relay, usage_records, write_settings
 from support.upstreams import upstream
-from support.workers import metric, worker
+from support.workers import all_workers, metric, worker
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
@@ -233,7 +233,7 @@ def _connected(running: RelayProcess, stack: ExitStack) -> ClientConnection | No
 
 def test_two_workers_share_the_ledger_and_add_up_their_metrics(tmp_path: Path, provider: Provider):
     with relay(tmp_path, provider.url, workers=2) as running, ExitStack() as stack:
-        workers = eventually(lambda: _workers(running), "both workers run")
+        workers = all_workers(running, 2)
         sessions = 0
         while not all(_upstream_connections(pid, provider) for pid in workers):
             assert sessions < 100
@@ -250,12 +250,6 @@ def test_two_workers_share_the_ledger_and_add_up_their_metrics(tmp_path: Path, p
         assert metric(running, "relay_sessions_open") == sessions
 
 
-def _workers(running: RelayProcess) -> list[int] | None:
-    pid = running.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children] if len(children) == 2 else None
-
-
 def _upstream_connections(pid: int, provider: Provider) -> int:
     port = int(provider.url.rsplit(":", 1)[1].split("/")[0])
     inodes = {
@@ -263,7 +257,10 @@ def _upstream_connections(pid: int, provider: Provider) -> int:
         for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
         if line.split()[2].endswith(f":{port:04X}")
     }
-    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed while we looked
+            links.append(os.readlink(link))
     return sum(f"socket:[{inode}]" in links for inode in inodes)
 
 

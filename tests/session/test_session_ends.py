@@ -15,6 +15,7 @@ from session_support import (
 )
 from websockets.frames import Opcode
 
+from relay_app.meter.meter import ANSWER_SECONDS, Meter
 from relay_app.wire.rooms import Rooms
 
 # -- one side closes -----------------------------------------------------------------------------
@@ -350,6 +351,40 @@ def test_a_running_response_is_forwarded_to_its_end_before_a_session_drains(
     assert not on.session.cancelled.is_set()  # it waits for its record
     accountant.tickets[0].settle()
     assert on.client.told()["type"] == "response.done"
+    # Nobody had to come by: one who asks for the next at once would never be idle then.
+    assert on.client.told()["type"] == "error"
+    assert on.client.part()[0] == 1001
+    on.target.part()
+    on.ended()
+
+
+def test_a_response_that_was_just_asked_for_is_waited_for(stage: SetStage) -> None:
+    on = stage()
+    converse(on)
+    on.client.say("response.create")
+    assert on.target.told()["type"] == "response.create"
+    on.session.drain(DRAINING, 30)
+    on.tick(1.0)
+    assert not on.session.cancelled.is_set()
+    on.target.say("response.created", response={"id": "resp_1"})
+    on.target.say(**response_done())
+    assert on.client.told()["type"] == "response.created"
+    assert on.client.told()["type"] == "response.done"
+    assert on.client.told()["type"] == "error"
+    assert on.client.part()[0] == 1001
+    on.target.part()
+    on.ended()
+
+
+def test_a_response_that_was_refused_is_not_waited_for(stage: SetStage) -> None:
+    now = [0.0]
+    names = {"key": "k", "upstream": "u", "model": "m", "upstream_model": "m"}
+    on = stage(meter=Meter("rs_test", **names, clock=lambda: now[0]))
+    converse(on)
+    on.client.say("response.create")
+    assert on.target.told()["type"] == "response.create"
+    on.session.drain(DRAINING, 30)
+    now[0] += ANSWER_SECONDS
     on.tick(1.0)
     assert on.client.told()["type"] == "error"
     assert on.client.part()[0] == 1001

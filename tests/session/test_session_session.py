@@ -50,7 +50,7 @@ def test_a_pump_that_breaks_is_1011_to_both(
 class BrokenMeter:
     """Stands for a bug of ours; its counts are a meter's."""
 
-    units_open = opaque_sent = opaque_received = records = inexact = 0
+    units_open = expecting = opaque_sent = opaque_received = records = inexact = 0
 
     def __init__(self, usage: Any) -> None:
         self.usage = usage

@@ -115,6 +115,10 @@ class Talking:
     cut: dict[str, tuple[float, float]] = field(default_factory=dict)
     open: dict[str, float] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    """The codes of the error events it got."""
+    partings: list[str] = field(default_factory=list)
+    """How connections ended that it did not end itself: a close code, or what broke."""
 
     def told(self, event: Mapping[str, Any]) -> bool:
         """Takes in an event; whether it ended something."""
@@ -128,6 +132,8 @@ class Talking:
             self.open.pop(unit, None)
             self.seen[unit] = bill
             return True
+        elif event["type"] == "error":
+            self.errors.append(event["error"]["code"])
         return False
 
     def cut_off(self) -> None:
@@ -139,11 +145,15 @@ class Talking:
 class Crowd:
     """Clients that talk until they are sent home, and come back whenever they are cut off.
 
-    ``running`` may be another relay from one moment to the next.
+    ``running`` may be another relay from one moment to the next. ``thinking`` is how many seconds
+    a client says nothing before it asks for more, from and to.
     """
 
-    def __init__(self, running: RelayProcess, clients: int) -> None:
+    def __init__(
+        self, running: RelayProcess, clients: int, *, thinking: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         self.running = running
+        self._thinking = thinking
         self.clients = [Talking() for _ in range(clients)]
         self._going_home = threading.Event()
         self._failed: list[BaseException] = []
@@ -188,10 +198,17 @@ class Crowd:
         while not self._going_home.is_set():
             try:
                 with self.running.connect(open_timeout=30, close_timeout=1) as connection:
-                    self._talk(connection, client)
+                    try:
+                        self._talk(connection, client)
+                    except ConnectionClosed:
+                        _hear_out(connection, client)
             except (OSError, WebSocketException) as error:
                 if (response := getattr(error, "response", None)) is not None:
                     client.refused.append(f"{response.status_code} {response.body!r}")
+                elif isinstance(error, ConnectionClosed) and error.rcvd is not None:
+                    client.partings.append(str(error.rcvd.code))
+                else:
+                    client.partings.append(repr(error))
                 client.cut_off()
                 self._going_home.wait(0.05)
             except BaseException as error:
@@ -200,6 +217,7 @@ class Crowd:
 
     def _talk(self, connection: Any, client: Talking) -> None:
         while not self._going_home.is_set():
+            self._going_home.wait(random.uniform(*self._thinking))
             asks = random.choice(
                 [["response.create"], ["response.create"] * 2, ["input_audio_buffer.commit"]]
             )
@@ -208,6 +226,13 @@ class Crowd:
             left = len(asks)
             while left:
                 left -= client.told(json.loads(connection.recv(timeout=30)))
+
+
+def _hear_out(connection: Any, client: Talking) -> None:
+    """What was said before the close to a client that was just talking itself. Raises how it
+    ended."""
+    while True:
+        client.told(json.loads(connection.recv(timeout=30)))
 
 
 @dataclass

@@ -8,7 +8,17 @@ from pathlib import Path
 from support.clients import eventually
 from support.relays import RelayProcess
 
-__all__ = ["files", "metric", "metrics", "resident_bytes", "sessions_closed", "threads", "worker"]
+__all__ = [
+    "all_workers",
+    "files",
+    "metric",
+    "metrics",
+    "resident_bytes",
+    "sessions_closed",
+    "threads",
+    "worker",
+    "workers",
+]
 
 _SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
@@ -29,12 +39,22 @@ def metric(running: RelayProcess, name: str) -> float:
     return metrics(running).get(name, 0.0)
 
 
+def workers(running: RelayProcess) -> list[int]:
+    """The process ids of the relay's workers."""
+    pid = running.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def all_workers(running: RelayProcess, count: int) -> list[int]:
+    """Those of all ``count`` workers, once they have been started and no other is left."""
+    return eventually(lambda: len(found := workers(running)) == count and found, "all workers")
+
+
 def worker(running: RelayProcess) -> int:
     """The process id of the relay's only worker."""
-    pid = running.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    (child,) = eventually(lambda: children.read_text().split(), "a worker")
-    return int(child)
+    (child,) = eventually(lambda: workers(running), "a worker")
+    return child
 
 
 def resident_bytes(pid: int) -> int:
