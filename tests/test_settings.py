@@ -1,10 +1,14 @@
 import hashlib
+import json
+import re
 import tomllib
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay_app.ledger.stores import open_store
 from relay_app.settings import Audit, Auth, Key, Server, Settings, SettingsError, Store, Upstream
@@ -480,3 +484,54 @@ def test_a_key_from_elsewhere_is_held_to_the_same_rules_and_not_repeated(values,
         Key.checked(**{"name": "a", "key_sha256": "0" * 64, **values})
     assert str(caught.value).startswith(said)
     assert SECRET not in str(caught.value)
+
+
+# -- whatever stands in a file -------------------------------------------------------------------
+
+_LINE = re.compile(r"^(?:# )?([a-z_0-9]+) = (.*?)(?: +#.*)?$")
+LITERALS = st.one_of(
+    st.sampled_from(
+        ["true", '""', "[]", "[[]]", "{}", "{a = 1}", "0", "-1", "1e309", "nan", "-inf",
+         "1979-05-27", "07:32:00", '"env:"', '"env:UNSET"', '"env:SET"', '["env:SET"]',
+         '[1, "a"]', "9" * 400, '"\\u0000"', '"*"', '["*", "**"]', f'"{SECRET}"',
+         f'["{SECRET}", 1]', '{"*" = "**"}', "unquoted", '"open', "[", "0x", "1__0"]
+    ),
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.text(max_size=20).map(json.dumps),
+)  # fmt: skip
+
+
+@st.composite
+def files(draw: st.DrawFn) -> str:
+    """The example with all its settings, of which some are missing, said twice or of any value."""
+    written = []
+    for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+        setting = _LINE.match(line)
+        if setting is None:
+            written += [line] if line.startswith("[") else []
+            continue
+        fate = draw(st.sampled_from(["kept"] * 12 + ["gone", "twice", "other", "other"]))
+        name, value = setting[1], draw(LITERALS) if fate == "other" else setting[2]
+        written += [f"{name} = {value}"] * {"gone": 0, "twice": 2}.get(fate, 1)
+    return "\n".join(written)
+
+
+@given(files())
+def test_any_file_is_settings_or_a_line_that_says_what_is_wrong_and_no_secret(text):
+    environ = {"SET": SECRET, "RELAY_KEY": SECRET, "OPENAI_API_KEY": SECRET}
+    try:
+        settings = read(text, environ)
+    except SettingsError as error:
+        message = str(error)
+        assert message.startswith("relay.toml: ")
+        assert len(message.splitlines()) == 1
+        assert len(message) < 1_000
+        assert SECRET not in message
+    else:
+        assert SECRET not in repr(settings)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_settings_or_a_line_that_says_what_is_wrong(text):
+    assert complaint(text)

@@ -15,7 +15,8 @@ import pytest
 from support.bills import bills, figures
 from support.clients import KEY, PATIENCE_SECONDS
 from support.processes import simulator
-from support.relays import PROVIDER_KEY, RelayProcess, relay
+from support.relays import RelayProcess, relay
+from support.secrets import PROVIDER_KEY
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import InvalidStatus
 

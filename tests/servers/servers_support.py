@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from support.clients import KEY as NONCE
 from support.clients import eventually
-from support.relays import PROVIDER_KEY, SERVERS, RelayProcess
+from support.relays import SERVERS, RelayProcess
+from support.secrets import PROVIDER_KEY
 from support.upstreams import upstream
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosedError

@@ -5,7 +5,8 @@ import json
 import pytest
 from servers_support import STOCK, Faces, ask, dial, read_answer, request_bytes
 from support.clients import Peer
-from support.relays import KEY, PROVIDER_KEY, RelayProcess
+from support.relays import RelayProcess
+from support.secrets import KEY, PROVIDER_KEY
 
 CLOSE_CODES = {502: 1011, 504: 1011, 503: 1013, 500: 1011}
 

@@ -15,7 +15,8 @@ from servers_support import (
     request_bytes,
 )
 from support.clients import Peer, eventually, knock
-from support.relays import KEY, PROVIDER_KEY, RelayProcess
+from support.relays import RelayProcess
+from support.secrets import KEY, PROVIDER_KEY
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 

@@ -3,7 +3,8 @@
 pytest runs the modules of one server in the order of their names; this one is the last.
 """
 
-from support.relays import KEY, PROVIDER_KEY, RelayProcess
+from support.relays import RelayProcess
+from support.secrets import KEY, PROVIDER_KEY
 
 
 def test_nothing_it_wrote_shows_a_traceback(server: RelayProcess):

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.secrets import found_in
+
 START_SECONDS = 30
 STOP_SECONDS = 60
 
@@ -81,6 +83,7 @@ class Process:
             raise AssertionError(f"did not stop on SIGTERM:\n{self.output}") from None
         finally:
             self.popen.stdout.close()
+        assert found_in(self.output) == []
         return self.output
 
     def _find(self, text: str) -> str:

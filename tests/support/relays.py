@@ -10,9 +10,8 @@ from pathlib import Path
 from websockets.sync.client import ClientConnection, connect
 
 from support.processes import Process, python, ready_url, running
+from support.secrets import KEY, PROVIDER_KEY, left_in
 
-KEY = "rk-test-key-000000"
-PROVIDER_KEY = "sk-planted-provider-secret"
 HOSTS = Path(__file__).parent / "hosts"
 
 SETTINGS = """
@@ -110,6 +109,7 @@ def relay(
         (SERVERS | _OTHERS)[server](config, workers), cwd=folder, env=_env(config)
     ) as process:
         yield RelayProcess(process, config, ready_url(process))
+    assert left_in(folder) == []
 
 
 def _env(config: Path) -> dict[str, str]:

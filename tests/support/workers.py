@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support.clients import eventually
 from support.relays import RelayProcess
+from support.secrets import found_in
 
 __all__ = [
     "all_workers",
@@ -27,6 +28,7 @@ def metrics(running: RelayProcess) -> dict[str, float]:
     """All samples by ``name{labels}``, without the worker's ``pid`` label."""
     with urllib.request.urlopen(f"{running.url}/metrics", timeout=30) as answer:
         text = answer.read().decode()
+    assert found_in(text) == []
     found: dict[str, float] = {}
     for name, labels, value in _SAMPLE.findall(text):
         kept = ",".join(label for label in labels.split(",") if not label.startswith("pid="))

@@ -6,7 +6,8 @@ from typing import Any
 
 from flask import Flask
 from support.clients import KEY as NONCE
-from support.relays import KEY, write_settings
+from support.relays import write_settings
+from support.secrets import KEY
 from werkzeug.test import TestResponse
 
 from relay_app.app import create_app

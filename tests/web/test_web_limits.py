@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 from realtime_support import Upstream, app_with, ask, refused
 from support.clients import eventually
-from support.relays import KEY, write_settings
+from support.relays import write_settings
+from support.secrets import KEY
 
 from relay_app.app import Relay, create_app
 from relay_app.errors import UpstreamFault
