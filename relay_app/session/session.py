@@ -49,7 +49,8 @@ class Session:
     """One conversation. All of it runs on one hub.
 
     ``guard`` objects to what the limits of the session's key have no room for. ``on_hold`` is told
-    the seconds a frame was held for its record, and whether it came.
+    the seconds a frame was held for its record, and whether it came, ``on_limit`` why the
+    session is ended for a limit that is not its key's.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Session:
         guard: Guard | None = None,
         audit: AuditSink | None = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
+        on_limit: Callable[[str], None] = lambda why: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.context = context
@@ -83,6 +85,7 @@ class Session:
         self._before_forward = before_forward
         self._guard = guard
         self._on_hold = on_hold
+        self._on_limit = on_limit
         self._clock = clock
         self._started = clock()
         self._draining: tuple[Fault, float] | None = None
@@ -169,6 +172,10 @@ class Session:
         overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
         if overdue is not None:
             self.cancel(overdue)
+        flooded = self._vigil.flooded(self._up.messages, now)
+        if flooded is not None and self.ending is None:
+            self._on_limit("messages")
+            self.cancel(flooded)
         if self._guard is not None and self.ending is None:
             self._object(self._guard.look())
         if self._draining is not None:

@@ -26,6 +26,7 @@ from relay_app.observe.metrics import Metrics
 from relay_app.settings import Key
 from relay_app.web.accept import http_refusal
 from relay_app.web.auth import Authenticator, credential_of
+from relay_app.web.door import Door
 from relay_app.web.hub import SessionHub
 
 __all__ = ["Operations"]
@@ -43,6 +44,7 @@ class Operations:
     ``warning`` is what an operator should know although we are."""
 
     hub: SessionHub
+    door: Door
     accountant: Accountant
     store: Store
     authenticator: Authenticator
@@ -90,6 +92,7 @@ class Operations:
         """What the asking key has used, ``?by=model|day|session``, ``since``, ``until``; and what
         is left of its limits, if it has any."""
         try:
+            self.hub.run(self.door.check, request.environ)
             carried = credential_of(request.environ, (), list(request.args))
             peer = request.remote_addr or ""
             principal = self.hub.run(self.authenticator.principal, carried, peer)

@@ -37,6 +37,7 @@ from relay_app.upstream.dialects import Credential, request_for
 from relay_app.web.accept import Carrier, RelaySock, carrier_of, http_refusal, select_subprotocol
 from relay_app.web.address import client_address
 from relay_app.web.auth import Authenticator, Principal, credential_of
+from relay_app.web.door import Door
 from relay_app.web.handshake import SUBPROTOCOL, Handshake, not_an_upgrade
 from relay_app.web.hub import SessionHub
 from relay_app.wire.frames import Close
@@ -69,6 +70,7 @@ class RealtimeEndpoint:
     """Everything the way of a session needs, and the Flask view that leads it along."""
 
     limits: Server
+    door: Door
     authenticator: Authenticator
     catalogue: Catalogue
     api_keys: dict[str, str]
@@ -114,6 +116,7 @@ class RealtimeEndpoint:
         session_id = new_session_id()
         handshake = None
         try:
+            self.hub.run(self.door.check, request.environ)
             handshake = Handshake.of(request.environ)
             serve = self.hub.run(self._admit, session_id, request.args, handshake)
         except Fault as fault:
@@ -148,6 +151,7 @@ class RealtimeEndpoint:
         self.ready()
         self.prepare()
         if len(self.keeper) + self.opening >= self.limits.max_sessions:
+            self.door.on_refused("worker")
             raise RelayFault(
                 "This relay has as many sessions open as it may have. Try again later.",
                 code="relay_full",
@@ -315,6 +319,7 @@ class _Conversation:
                 guard=self._guard(meter),
                 audit=endpoint.audit,
                 on_hold=endpoint.on_hold,
+                on_limit=endpoint.on_limit,
             )
             endpoint.keeper.run(session)
         finally:

@@ -1,11 +1,15 @@
-"""Worker: gunicorn's gevent worker, for requests that are no HTTP.
+"""Worker: gunicorn's gevent worker, for requests that are no HTTP, or that never come.
 
-The rule: what could not be parsed is repeated neither to the client nor in the log, for it may
-hold a key; and it is refused in the shape of every other refusal.
+The rules: what could not be parsed is repeated neither to the client nor in the log, for it may
+hold a key; it is refused in the shape of every other refusal; and a connection that has not sent
+the whole head of its first request in ``handshake_seconds`` is told so, and closed.
 """
 
+import ssl
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import gevent
 from gunicorn import util
 from gunicorn.http.errors import (
     ConfigurationProblem,
@@ -19,8 +23,10 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from relay_app import codec
 from relay_app.errors import ClientFault
+from relay_app.settings import Server
+from relay_app.web.heads import Heads, Overdue
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "relay_of"]
 
 _ANSWERS = {
     LimitRequestLine: ("414 URI Too Long", "The request line is too long."),
@@ -33,8 +39,57 @@ _ANSWER = ("400 Bad Request", "The request is not valid HTTP.")
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """The worker that ``relay-app serve`` and the package's gunicorn configuration use."""
 
+    def init_process(self) -> None:
+        """Runs until the worker stops."""
+        self._heads: Heads | None = None
+        self._connections = 0
+        super().init_process()
+
+    @property
+    def heads(self) -> Heads:
+        """The connections that wait for their heads."""
+        if self._heads is None:
+            relay = relay_of(self)
+            limits = Server() if relay is None else relay.settings.server
+            self._heads = Heads(limits.handshake_seconds)
+        return self._heads
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serves a connection."""
+        self._connections += 1
+        self.heads.begin()
+        try:
+            if self._connections >= self.worker_connections:
+                # No more are accepted until one ends.
+                self.heads.make_room()
+            super().handle(listener, client, addr)
+        finally:
+            self._connections -= 1
+            self.heads.end()
+
+    def timeout_ctx(self) -> AbstractContextManager[Any]:
+        """What bounds the wait for a request: the stock one is for those behind the first."""
+        if gevent.getcurrent() in self.heads:
+            return nullcontext()
+        bounded: AbstractContextManager[Any] = super().timeout_ctx()
+        return bounded
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Answers a request."""
+        self.heads.end()
+        return super().handle_request(listener_name, req, sock, addr)
+
+    def handle_http2(self, *args: Any, **options: Any) -> None:
+        """Serves a connection of many requests, which nobody gets unless gunicorn is told so."""
+        self.heads.end()
+        super().handle_http2(*args, **options)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answers a request that gunicorn could not parse; leaves all else to gunicorn."""
+        """Answers a request that gunicorn could not parse, or that did not come; leaves all else
+        to gunicorn."""
+        if isinstance(exc, Overdue):
+            self._too_slow(client)
+            return
         if not isinstance(exc, ParseException) or isinstance(exc, _NOT_THE_CLIENTS):
             super().handle_error(req, client, addr, exc)
             return
@@ -43,12 +98,31 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no annotations
         self.log.warning(
             "Invalid request from ip=%s: %s", addr[0] if addr else "-", type(exc).__name__
         )
-        body = codec.dumps(ClientFault(message, code="invalid_request").body()).encode()
+        self._answer(client, status, ClientFault(message, code="invalid_request"))
+
+    def _too_slow(self, client: Any) -> None:
+        relay = relay_of(self)
+        if relay is not None:
+            relay.metrics.refused(408)
+            relay.metrics.limit_refused("handshake")
+        if isinstance(client, ssl.SSLSocket) and client.version() is None:
+            return  # amid its handshake nothing can be said
+        message = f"The request did not come within {self.heads.seconds:g} seconds."
+        self._answer(client, "408 Request Timeout", ClientFault(message, code="request_timeout"))
+
+    def _answer(self, client: Any, status: str, fault: ClientFault) -> None:
+        body = codec.dumps(fault.body()).encode()
         head = (
             f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         try:
+            client.setblocking(False)  # who takes no answer gets none
             util.write(client, head.encode() + body)
         except OSError:
             self.log.debug("the client did not wait for its refusal")
+
+
+def relay_of(worker: Any) -> Any:
+    """The relay in the application that ``worker`` serves; None if it has none."""
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("relay_app")
