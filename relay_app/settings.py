@@ -290,6 +290,7 @@ class Upstream:
     models: Mapping[str, str] = _setting(_model_map, default_factory=lambda: {"*": "*"})
     priority: int = _setting(_whole(0, 1_000, "steps, 0 first"), 1)
     transcription: bool = _setting(_flag, True)
+    hide_rate_limits: bool = _setting(_flag, False)
     api_version: str = _setting(
         _matching(r"\d{4}-\d\d-\d\d(-preview)?", "a date like 2025-04-01-preview"), ""
     )

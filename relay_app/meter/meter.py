@@ -40,7 +40,8 @@ class Meter:
 
     ``model`` is what the client asked for, ``upstream_model`` what the upstream was asked for;
     ``clock`` gives seconds since the epoch; ``price`` returns a record with its cost, and like
-    the meter neither raises nor yields. Counters: ``opaque_sent`` and ``opaque_received``
+    the meter neither raises nor yields; ``shown`` are types of the upstream's that no skim passes
+    over. Counters: ``opaque_sent`` and ``opaque_received``
     (messages we could not make out), ``usage`` (all that was reported so far), ``records``
     (units that have a record; a replacement is not another).
     """
@@ -55,6 +56,7 @@ class Meter:
         upstream_model: str,
         clock: Callable[[], float],
         price: Callable[[UsageRecord], UsageRecord] = lambda record: record,
+        shown: frozenset[str] = frozenset(),
     ) -> None:
         self.opaque_sent = 0
         self.opaque_received = 0
@@ -74,7 +76,7 @@ class Meter:
         self._facts = SessionFacts(name(upstream_model) or "")
         self._units = Units()
         self._notes = Notes(clock)
-        self._estimator = Estimator(self._facts.upstream_model, self._notes)
+        self._estimator = Estimator(self._facts.upstream_model, self._notes, shown)
         self.skim_sent = self._estimator.skim_sent
         """``(data, frames, begin) -> int``: notes the messages that need no answer, from the frame
         ``begin`` on, and says at which to go on with :meth:`sent`."""

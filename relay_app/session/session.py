@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import gevent
 
@@ -25,8 +26,9 @@ from relay_app.session.ends import Ends
 from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
-from relay_app.session.pump import DROP, Observe, Pump, Verdict, skim_nothing
+from relay_app.session.pump import DROP, Instead, Observe, Pump, Verdict, skim_nothing
 from relay_app.session.tap import AuditSink, Tap
+from relay_app.session.veil import Veil
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
 from relay_app.wire.express import Express
@@ -48,7 +50,8 @@ LEAST_COLLECT_SECONDS = 0.5
 class Session:
     """One conversation. All of it runs on one hub.
 
-    ``guard`` objects to what the limits of the session's key have no room for. ``on_hold`` is told
+    ``guard`` objects to what the limits of the session's key have no room for, and ``veil`` is over
+    what the client may not see of what the upstream says. ``on_hold`` is told
     the seconds a frame was held for its record, and whether it came, ``on_limit`` why the
     session is ended for a limit that is not its key's.
     """
@@ -64,6 +67,7 @@ class Session:
         limits: Server,
         before_forward: bool,
         guard: Guard | None = None,
+        veil: Veil | None = None,
         audit: AuditSink | None = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
         on_limit: Callable[[str], None] = lambda why: None,
@@ -84,6 +88,7 @@ class Session:
         self._limits = limits
         self._before_forward = before_forward
         self._guard = guard
+        self._veil = veil
         self._on_hold = on_hold
         self._on_limit = on_limit
         self._clock = clock
@@ -130,7 +135,7 @@ class Session:
         down = self._spawn(self._run, self._down, self._target)
         down.rawlink(self._heard_out)
         self.ending = self._ends.wait()
-        to_client, to_target = farewells(self.ending)
+        to_client, to_target = self._farewells(self.ending)
         parting = self._spawn(self._see_off, self._client, up, to_client)
         if self.ending.cause is not Cause.TARGET and self.ending.offender != "target":
             self._collect()
@@ -254,7 +259,11 @@ class Session:
             self._object(self._guard.heard(message))
         if self._collector.provoked(message):
             return DROP
-        return commit if self._before_forward else None
+        hold = commit if self._before_forward else None
+        instead = None if self._veil is None else self._veil.over(message)
+        if isinstance(instead, Instead):
+            return replace(instead, hold=hold)
+        return hold if instead is None else instead
 
     def _kept_back(self, objection: Objection | None) -> Verdict:
         """What becomes of a ``response.create``: it goes upstream unless there is an objection."""
@@ -337,6 +346,10 @@ class Session:
 
     # -- ending ------------------------------------------------------------------------------
 
+    def _farewells(self, ending: Ending) -> tuple[Farewell, Farewell]:
+        to_client, to_target = farewells(ending)
+        return (to_client if self._veil is None else self._veil.farewell(to_client)), to_target
+
     def _see_off(
         self, link: Link, reader: "gevent.Greenlet[..., None]", farewell: Farewell
     ) -> None:
@@ -352,7 +365,7 @@ class Session:
                 fault = RelayFault("the relay is going away", close_code=1001)
                 self.ending = Ending(Cause.CANCEL, fault=fault)
             for link, farewell in zip(
-                (self._client, self._target), farewells(self.ending), strict=True
+                (self._client, self._target), self._farewells(self.ending), strict=True
             ):
                 dismiss(link, farewell)
 

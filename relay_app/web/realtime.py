@@ -30,6 +30,7 @@ from relay_app.session.guard import Guard
 from relay_app.session.keeper import Keeper
 from relay_app.session.session import Session
 from relay_app.session.tap import AuditSink
+from relay_app.session.veil import Veil
 from relay_app.settings import Server
 from relay_app.upstream.catalogue import Catalogue, Route
 from relay_app.upstream.dial import Dial, Dialled
@@ -178,7 +179,7 @@ class RealtimeEndpoint:
             client_address=client_address(environ, self.limits.forwarded_allow_ips),
             upstream_request_id=dialled.request_id,
         )
-        return _Conversation(self, dialled, context, allowance)
+        return _Conversation(self, dialled, context, allowance, self._veil(routes[0], principal))
 
     def give_back(self, allowance: Allowance | None) -> None:
         """A session, or what was to become one, is over: its slice and its slot are free."""
@@ -196,6 +197,14 @@ class RealtimeEndpoint:
         if price is None and limited and asked.intent != "transcription":
             raise model_not_priced(asked.model)
         return None if price is None else LivePrice(price)
+
+    def _veil(self, route: Route, principal: Principal) -> Veil | None:
+        """Over what tells of our account; None for a client's own, which it may know all about."""
+        if principal.secret:
+            return None
+        upstream = route.upstream
+        secret = self.api_keys.get(upstream.name, "")
+        return Veil(secret, rate_limits=upstream.hide_rate_limits)
 
     def _transcription(self, principal: Principal) -> list[Route]:
         # The session's own update names the ASR model, so a key that is limited to certain
@@ -247,7 +256,7 @@ class RealtimeEndpoint:
 class _Conversation:
     """An upstream that has answered, waiting for the client's 101. Made on the hub."""
 
-    __slots__ = ("_abandoned", "_overdue", "allowance", "context", "dialled", "endpoint")
+    __slots__ = ("_abandoned", "_overdue", "allowance", "context", "dialled", "endpoint", "veil")
 
     def __init__(
         self,
@@ -255,11 +264,13 @@ class _Conversation:
         dialled: Dialled,
         context: SessionContext,
         allowance: Allowance | None,
+        veil: Veil | None,
     ) -> None:
         self.endpoint = endpoint
         self.dialled = dialled
         self.context = context
         self.allowance = allowance
+        self.veil = veil
         self._abandoned = False
         # A timer, not a greenlet that sleeps: there is one a session, and almost none is ever due.
         self._overdue = gevent.get_hub().loop.timer(ACCEPT_SECONDS)
@@ -307,6 +318,7 @@ class _Conversation:
                 upstream_model=context.upstream_model,
                 clock=endpoint.clock,
                 price=self._price,
+                shown=frozenset() if self.veil is None else self.veil.looks_at,
             )
             session = Session(
                 endpoint.client_link(sock, early),
@@ -317,6 +329,7 @@ class _Conversation:
                 limits=endpoint.limits,
                 before_forward=endpoint.before_forward,
                 guard=self._guard(meter),
+                veil=self.veil,
                 audit=endpoint.audit,
                 on_hold=endpoint.on_hold,
                 on_limit=endpoint.on_limit,
