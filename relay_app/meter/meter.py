@@ -21,7 +21,7 @@ from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message, WholeText
 from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
-from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
+from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
 from relay_app.meter.skim import Notes
@@ -158,7 +158,12 @@ class Meter:
 
     def _sent(self, message: Message) -> str | None:
         event_type, event, head = read(
-            message, CLIENT, ASKED, near_bytes=NEAR_BYTES, parsed_bytes=MAX_PARSED_BYTES
+            message,
+            CLIENT,
+            ASKED,
+            near_bytes=NEAR_BYTES,
+            parsed_bytes=MAX_PARSED_BYTES,
+            parsed_values=CLIENT_VALUES,
         )
         if event_type is None:
             self.opaque_sent += 1

@@ -10,6 +10,7 @@ from typing import Any, Final
 from relay_app import codec
 from relay_app.errors import close_reason
 from relay_app.meter.events import HEAD_BYTES, peek, peek_usual
+from relay_app.meter.reading import SERVER_VALUES
 from relay_app.session.lifecycle import Farewell
 from relay_app.session.pump import DROP, Instead, Verdict
 from relay_app.upstream.refusal import scrubbed
@@ -50,6 +51,8 @@ class Veil:
             return None
         payload = message.payload() or b""
         if b'"error"' not in payload and (kind is not None or b'"rate_limits"' not in payload):
+            return None
+        if codec.is_dense(payload, SERVER_VALUES):
             return None
         try:
             event = codec.loads_object(payload)
