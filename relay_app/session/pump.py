@@ -65,7 +65,8 @@ class Pump:
 
     ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
     ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
-    ``busy`` is True from the reading of a run to its last byte being taken.
+    ``fragments`` counts frames that ended no message. ``busy`` is True from the reading of a run to
+    its last byte being taken.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Pump:
         clock: Callable[[], float],
     ) -> None:
         self.unobserved = 0
+        self.fragments = 0
         self.busy = False
         self._source = source
         self._sink = sink
@@ -167,6 +169,7 @@ class Pump:
                 message = self._assembler.add(data, frames[index])
                 index += 1
                 if message is None:
+                    self.fragments += 1
                     continue
                 self._messages += 1
                 verdict = self._observed(message)

@@ -16,6 +16,7 @@ import gevent
 from relay_app import codec
 from relay_app.errors import Fault, RelayFault
 from relay_app.ledger.accountant import Accountant
+from relay_app.meter.message import WholeText
 from relay_app.meter.meter import Meter
 from relay_app.observe.logs import SessionLog
 from relay_app.observe.tally import Tally
@@ -177,7 +178,8 @@ class Session:
         overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
         if overdue is not None:
             self.cancel(overdue)
-        flooded = self._vigil.flooded(self._up.messages, now)
+        came = self._up.messages + self._up.fragments + self._client.controls
+        flooded = self._vigil.flooded(came, now)
         if flooded is not None and self.ending is None:
             self._on_limit("messages")
             self.cancel(flooded)
@@ -251,8 +253,11 @@ class Session:
 
     def _observe_received(self, message: Message) -> Verdict:
         commit = self._bill.received(message)
+        instead = None if self._veil is None else self._veil.over(message)
         if self._taps:
-            self._taps[1].offer(message)
+            self._taps[1].offer(
+                WholeText(instead.payload) if isinstance(instead, Instead) else message
+            )
         if self._collector.begun:
             self._collector.notice()
         if self._guard is not None:
@@ -260,7 +265,6 @@ class Session:
         if self._collector.provoked(message):
             return DROP
         hold = commit if self._before_forward else None
-        instead = None if self._veil is None else self._veil.over(message)
         if isinstance(instead, Instead):
             return replace(instead, hold=hold)
         return hold if instead is None else instead

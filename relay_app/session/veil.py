@@ -58,9 +58,10 @@ class Veil:
             event = codec.loads_object(payload)
         except ValueError:
             return None
-        if event.get("type") == RATE_LIMITS:
+        said = event.get("type")
+        if said == RATE_LIMITS:
             return DROP if self._rate_limits else None
-        if event.get("type") not in _FAILED or not self._cleaned(event):
+        if not isinstance(said, str) or said not in _FAILED or not self._cleaned(event):
             return None
         return Instead(codec.dumps(event).encode("utf-8", "replace"))
 

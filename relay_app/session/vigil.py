@@ -81,7 +81,8 @@ class Vigil:
         return None
 
     def flooded(self, sent: int, now: float) -> Fault | None:
-        """Why the session has to end, if its client sends too many messages: ``sent`` so far."""
+        """Why the session has to end, if its client sends too many messages: ``sent`` so far, with
+        parts of messages and control frames, which keep us as busy."""
         limit = self._limits.max_messages_per_second
         most = limit * BURST_SECONDS
         came, seconds = sent - self._sent, now - self._looked

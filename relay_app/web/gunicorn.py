@@ -26,7 +26,7 @@ import gevent  # noqa: E402
 
 from relay_app.settings import Settings, SettingsError  # noqa: E402
 from relay_app.web.preflight import check_settings  # noqa: E402
-from relay_app.web.worker import relay_of  # noqa: E402
+from relay_app.web.served import relay_in  # noqa: E402
 
 WATCH_SECONDS = 0.2
 YOUNG_OBJECTS = 10_000
@@ -34,6 +34,8 @@ YOUNG_OBJECTS = 10_000
 200 objects without any, and looking through them is a twentieth of what it costs to open."""
 PUBLISH_ROUNDS = 25
 """Of watching: 5 seconds. The keeper publishes too, but only while sessions are open."""
+HEAD_SECONDS = 2.0
+"""For requests that are under way when a worker stops; who sends slowly may not keep it up."""
 SPARE_CONNECTIONS = 100
 """Connections beyond the sessions: health checks, scrapes, refusals."""
 FILES_PER_SESSION = 2
@@ -56,7 +58,7 @@ except SettingsError as error:
 
 wsgi_app = "relay_app.app:create_app()"
 worker_class = "relay_app.web.worker.Worker"
-# A head is kept until it is whole: with the stock 100 fields of 8 kB that were 0.8 MB.
+# A head is kept until it is whole, at most 0.5 MB of it.
 limit_request_fields = 64
 worker_connections = _settings.server.max_sessions + SPARE_CONNECTIONS
 graceful_timeout = int(
@@ -151,7 +153,7 @@ def _hang_up(server: Any, reload: Callable[[], None]) -> None:
 def post_worker_init(worker: Any) -> None:
     """Loads what a session would have to wait for, and watches the worker: no hook of gunicorn's
     runs in a worker that gets SIGTERM."""
-    relay = relay_of(worker)
+    relay = _relay(worker)
     if relay is None:
         return
     relay.load()
@@ -181,11 +183,14 @@ def _watch(worker: Any, relay: Any) -> None:
         if rounds % PUBLISH_ROUNDS == 0:
             relay.publish()
     relay.drain()
+    gevent.sleep(HEAD_SECONDS)
+    if hasattr(worker, "heads"):
+        worker.heads.give_up()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In a worker's last moments: whatever is still open ends, and every record is written."""
-    relay = relay_of(worker)
+    relay = _relay(worker)
     if relay is not None:
         relay.close()
 
@@ -195,3 +200,7 @@ def child_exit(server: Any, worker: Any) -> None:
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _relay(worker: Any) -> Any:
+    return relay_in(getattr(worker, "wsgi", None))

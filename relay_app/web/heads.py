@@ -32,9 +32,10 @@ class Heads:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def begin(self) -> None:
+    def begin(self, seconds: float | None = None) -> None:
         """Whoever calls this waits for a head from now on; Overdue is raised in it in time."""
-        overdue = self._waiting[gevent.getcurrent()] = Overdue(self.seconds)
+        overdue = Overdue(self.seconds if seconds is None else seconds)
+        self._waiting[gevent.getcurrent()] = overdue
         overdue.start()
 
     def end(self) -> None:
@@ -48,6 +49,11 @@ class Heads:
         if len(self._waiting) > 1:
             oldest = next(iter(self._waiting))
             gevent.get_hub().loop.run_callback(self._give_up, oldest)
+
+    def give_up(self) -> None:
+        """Gives up all. Never blocks."""
+        for greenlet in self._waiting:
+            gevent.get_hub().loop.run_callback(self._give_up, greenlet)
 
     def _give_up(self, greenlet: Any) -> None:
         # Not killed from afar: by then its head might have come, and a session be running in it.

@@ -28,6 +28,7 @@ from relay_app.web.accept import http_refusal
 from relay_app.web.auth import Authenticator, credential_of
 from relay_app.web.door import Door
 from relay_app.web.hub import SessionHub
+from relay_app.web.paths import OPERATIONS
 
 __all__ = ["Operations"]
 
@@ -55,10 +56,9 @@ class Operations:
 
     def register(self, app: Flask) -> None:
         """Adds the rules to ``app``."""
-        app.add_url_rule("/healthz", "relay_app.healthz", self.healthz)
-        app.add_url_rule("/readyz", "relay_app.readyz", self.readyz)
-        app.add_url_rule("/metrics", "relay_app.metrics", self.exposition)
-        app.add_url_rule("/v1/usage", "relay_app.usage", self.usage)
+        views = (self.healthz, self.readyz, self.exposition, self.usage)
+        for path, view in zip(OPERATIONS, views, strict=True):
+            app.add_url_rule(path, f"relay_app.{path.rpartition('/')[2]}", view)
 
     def healthz(self) -> Response:
         """200 as long as this process answers at all."""

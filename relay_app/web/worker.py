@@ -1,12 +1,14 @@
 """Worker: gunicorn's gevent worker, for requests that are no HTTP, or that never come.
 
 The rules: what could not be parsed is repeated neither to the client nor in the log, for it may
-hold a key; it is refused in the shape of every other refusal; and a connection that has not sent
-the whole head of its first request in ``handshake_seconds`` is told so, and closed.
+hold a key; it is refused in the shape of every other refusal; a connection that has not sent the
+whole head of its first request in ``handshake_seconds`` is told so, and closed; and who does not
+take an answer of the relay's own loses it.
 """
 
 import ssl
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import gevent
@@ -23,10 +25,14 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from relay_app import codec
 from relay_app.errors import ClientFault
-from relay_app.settings import Server
 from relay_app.web.heads import Heads, Overdue
+from relay_app.web.paths import OPERATIONS
+from relay_app.web.served import count_overdue, heads_for
 
-__all__ = ["Worker", "relay_of"]
+__all__ = ["Worker"]
+
+ANSWER_SECONDS = 30.0
+"""For the whole of an answer that may be larger than the kernel keeps, with the store's time."""
 
 _ANSWERS = {
     LimitRequestLine: ("414 URI Too Long", "The request line is too long."),
@@ -49,9 +55,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no annotations
     def heads(self) -> Heads:
         """The connections that wait for their heads."""
         if self._heads is None:
-            relay = relay_of(self)
-            limits = Server() if relay is None else relay.settings.server
-            self._heads = Heads(limits.handshake_seconds)
+            self._heads = heads_for(self.wsgi)
         return self._heads
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
@@ -67,17 +71,27 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no annotations
             self._connections -= 1
             self.heads.end()
 
-    def timeout_ctx(self) -> AbstractContextManager[Any]:
-        """What bounds the wait for a request: the stock one is for those behind the first."""
-        if gevent.getcurrent() in self.heads:
-            return nullcontext()
-        bounded: AbstractContextManager[Any] = super().timeout_ctx()
-        return bounded
+    def timeout_ctx(self) -> AbstractContextManager[None]:
+        """What bounds the wait for a request: for those behind the first, in silence."""
+        return nullcontext() if gevent.getcurrent() in self.heads else self._next_head()
+
+    @contextmanager
+    def _next_head(self) -> Iterator[None]:
+        self.heads.begin(self.cfg.keepalive)
+        try:
+            yield
+        except Overdue:
+            pass  # it wants nothing more
+        finally:
+            self.heads.end()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Answers a request."""
         self.heads.end()
-        return super().handle_request(listener_name, req, sock, addr)
+        if req.path not in OPERATIONS:
+            return super().handle_request(listener_name, req, sock, addr)
+        with Overdue(ANSWER_SECONDS):
+            return super().handle_request(listener_name, req, sock, addr)
 
     def handle_http2(self, *args: Any, **options: Any) -> None:
         """Serves a connection of many requests, which nobody gets unless gunicorn is told so."""
@@ -88,7 +102,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no annotations
         """Answers a request that gunicorn could not parse, or that did not come; leaves all else
         to gunicorn."""
         if isinstance(exc, Overdue):
-            self._too_slow(client)
+            self._too_slow(client, "handshake" if req is None else "answer")
             return
         if not isinstance(exc, ParseException) or isinstance(exc, _NOT_THE_CLIENTS):
             super().handle_error(req, client, addr, exc)
@@ -100,15 +114,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no annotations
         )
         self._answer(client, status, ClientFault(message, code="invalid_request"))
 
-    def _too_slow(self, client: Any) -> None:
-        relay = relay_of(self)
-        if relay is not None:
-            relay.metrics.refused(408)
-            relay.metrics.limit_refused("handshake")
-        if isinstance(client, ssl.SSLSocket) and client.version() is None:
-            return  # amid its handshake nothing can be said
-        message = f"The request did not come within {self.heads.seconds:g} seconds."
-        self._answer(client, "408 Request Timeout", ClientFault(message, code="request_timeout"))
+    def _too_slow(self, client: Any, limit: str) -> None:
+        count_overdue(self.wsgi, limit)
+        # Amid a TLS handshake nothing can be said, and behind half an answer neither.
+        amid = isinstance(client, ssl.SSLSocket) and client.version() is None
+        if limit == "handshake" and not amid:
+            fault = ClientFault("The request did not come in time.", code="request_timeout")
+            self._answer(client, "408 Request Timeout", fault)
 
     def _answer(self, client: Any, status: str, fault: ClientFault) -> None:
         body = codec.dumps(fault.body()).encode()
@@ -121,8 +133,3 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no annotations
             util.write(client, head.encode() + body)
         except OSError:
             self.log.debug("the client did not wait for its refusal")
-
-
-def relay_of(worker: Any) -> Any:
-    """The relay in the application that ``worker`` serves; None if it has none."""
-    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("relay_app")

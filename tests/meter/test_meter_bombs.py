@@ -4,6 +4,7 @@ Measured is CPU time of this process, which is what the hub of a worker would be
 that of a plain message of the same size in the same run.
 """
 
+import gc
 import time
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +18,9 @@ from relay_app.meter.meter import Meter
 MB = 1 << 20
 TIMES = 4
 """A plain text is parsed at 4 ns a byte; looking for what is too much of a thing is as quick."""
-LEAST_SECONDS = 0.015
+SERVER_SECONDS = 0.015
+CLIENT_SECONDS = 0.01
+"""What anything may take: as many values as are parsed at all."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,9 +83,11 @@ BOMBS: dict[str, Callable[[int], bytes]] = {
 
 
 def seconds(payload: bytes, *, sent: bool) -> float:
-    """What a session spends on it, to its end."""
+    """What a session spends on it, to its end, but for cycles: what is there to be looked through
+    is the tests', and a worker freezes its own."""
     best = float("inf")
-    for _ in range(3):
+    gc.disable()
+    for _ in range(5):
         meter = Meter("s", key="k", upstream="u", model="m", upstream_model="m", clock=lambda: 0.0)
         message = WholeText(payload)
         begun = time.process_time()
@@ -92,6 +97,7 @@ def seconds(payload: bytes, *, sent: bool) -> float:
             meter.received(message)
         meter.close()
         best = min(best, time.process_time() - begun)
+    gc.enable()
     return best
 
 
@@ -101,15 +107,15 @@ def plain_seconds(size: int, *, sent: bool) -> float:
     return seconds(client(inside) if sent else server(inside), sent=sent)
 
 
-@pytest.mark.parametrize("size", [MB // 8, 16 * MB], ids=["128 kB", "16 MB"])
+@pytest.mark.parametrize("size", [MB // 8, 4 * MB], ids=["128 kB", "4 MB"])
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_what_a_server_says_is_never_slow(bomb: str, size: int) -> None:
     spent = seconds(server(BOMBS[bomb](size)), sent=False)
-    assert spent <= max(LEAST_SECONDS, TIMES * plain_seconds(size, sent=False))
+    assert spent <= max(SERVER_SECONDS, TIMES * plain_seconds(size, sent=False))
 
 
 @pytest.mark.parametrize("size", [MB // 32, MB // 4 - 200], ids=["32 kB", "256 kB"])
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_what_a_client_says_is_never_slow(bomb: str, size: int) -> None:
     spent = seconds(client(BOMBS[bomb](size)), sent=True)
-    assert spent <= max(LEAST_SECONDS, TIMES * plain_seconds(size, sent=True))
+    assert spent <= max(CLIENT_SECONDS, TIMES * plain_seconds(size, sent=True))

@@ -1,6 +1,7 @@
 """Connections that never say what they want take no room from those that do."""
 
 import json
+import signal
 import socket
 import ssl
 import time
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from servers_support import dial, many_faced, request_bytes, settings_parts
+from servers_support import dial, many_faced, read_rest, request_bytes, settings_parts
+from support.clients import eventually
 from support.processes import python, ready_url, running
 from support.relays import RelayProcess, relay, write_settings
 from support.workers import metric
@@ -29,6 +31,7 @@ def answer_of(sock: socket.socket) -> bytes:
 def impatient(tmp_path_factory: pytest.TempPathFactory):
     with started(tmp_path_factory.mktemp("impatient"), "handshake_seconds = 0.5") as process:
         yield process
+    assert "Traceback" not in process.output
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,39 @@ def test_more_slow_connections_than_there_is_room_for_keep_nobody_out(tmp_path: 
         client.send("are you there?")
         assert client.recv(timeout=20) == "are you there?"
         assert metric(crowded, SLOW) >= 50
+
+
+def test_gevent_websockets_worker_is_no_more_patient(tmp_path: Path):
+    limits = "handshake_seconds = 0.5"
+    with started(tmp_path, limits, server="geventwebsocket-worker") as impatient:
+        for sent in (b"", b"GET /v1/real", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"):
+            with dial(impatient) as client:
+                client.sendall(sent)
+                assert answer_of(client) == b""
+        assert metric(impatient, SLOW) == 3
+        with dial(impatient) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+        assert metric(impatient, SLOW) == 3, "that one was served, and then was idle"
+    assert "Traceback" not in impatient.output
+
+
+def test_who_does_not_take_a_large_answer_loses_it(tmp_path: Path):
+    with started(tmp_path, "", server="large-answers") as large, dial(large) as client:
+        client.sendall(b"GET /v1/usage HTTP/1.1\r\nHost: x\r\n\r\n")
+        given_up = 'relay_limit_refusals_total{limit="answer"}'
+        eventually(lambda: metric(large, given_up) == 1, "it is given up")
+        assert len(read_rest(client)) < 100_000_000
+    assert "Traceback" not in large.output
+
+
+def test_a_worker_that_stops_does_not_wait_for_heads(tmp_path: Path):
+    limits = "handshake_seconds = 300\ndrain_seconds = 0"
+    with started(tmp_path, limits) as stopping, dial(stopping) as slow:
+        slow.sendall(b"GET /v1/real")
+        metric(stopping, SLOW)  # whoever connected before has been accepted
+        stopping.process.signal(signal.SIGTERM)
+        assert answer_of(slow).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_tls_handshake_has_no_longer(tmp_path: Path):

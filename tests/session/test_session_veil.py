@@ -96,6 +96,7 @@ def test_what_replaces_a_response_waits_for_its_record_as_it_would(stage: SetSta
         b'{"type":"error","error":{"message":"org-AbCdEf123456"}',
         json.dumps({"type": "response.output_text.done", "text": TOLD, "error": None}).encode(),
         json.dumps(response_done() | {"said": TOLD}).encode(),
+        b'{"type":["error"],"error":{"message":"org-AbCdEf123456"}}',
         b'{"no":"type","error":{"message":"org-AbCdEf123456"}}',
         json.dumps(RATE_LIMITS).encode(),
     ],
@@ -104,6 +105,7 @@ def test_all_else_comes_as_it_was_said(stage: SetStage, payload: bytes):
     made = veiled(stage)
     made.target.send(Opcode.TEXT, payload)
     assert bytes(made.client.receive().data) == payload
+    assert made.session.tally().unobserved == 0
 
 
 def test_without_a_veil_everything_does(stage: SetStage):
@@ -138,6 +140,24 @@ def test_only_who_hides_rate_limits_pays_for_looking_at_them():
     if usual.skim_received(run.data, run.frames, 0) != 1:
         pytest.skip("what skims is not compiled, and looks at every message")
     assert hiding.skim_received(run.data, run.frames, 0) == 0
+
+
+def test_an_audit_keeps_no_key_either(stage: SetStage):
+    class Audit:
+        def write(self, session_id: str, entries: list[Any]) -> None:
+            kept.extend(entries)
+
+        def close(self) -> None:
+            pass
+
+    kept: list[Any] = []
+    made = veiled(stage, audit=Audit())
+    made.target.say(**error())
+    made.client.told()
+    until(lambda: kept)
+    [entry] = kept
+    assert entry.type == "error"
+    assert CLEAN in entry.payload
 
 
 def test_a_close_reason_of_the_providers_is_cleaned_too(stage: SetStage):

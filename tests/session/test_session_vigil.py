@@ -1,9 +1,11 @@
 """A client that sends too many messages: warned of in the log first, then told, then ended."""
 
 import logging
+from typing import Any
 
 import pytest
 from session_support import SetStage, until
+from websockets.frames import Opcode
 
 LIMIT = 10
 
@@ -65,6 +67,27 @@ def test_at_the_limit_a_session_goes_on_for_ever(stage: SetStage):
         made.tick()
     until(lambda: made.session.tally().messages_sent == 200 * LIMIT)
     assert made.session.ending is None
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        {"opcode": Opcode.PING},
+        {"opcode": Opcode.PONG},
+        {"opcode": Opcode.CONT, "fin": False},
+    ],
+    ids=["pings", "pongs", "parts of a message"],
+)
+def test_what_is_no_message_is_counted_too(stage: SetStage, flood: dict[str, Any]):
+    made = stage(max_messages_per_second=LIMIT)
+    made.client.send(Opcode.TEXT, b'{"type":', fin=False)
+    if flood["opcode"] is not Opcode.CONT:
+        made.client.send(Opcode.CONT, b'"x"}')
+    for _ in range(LIMIT * 62):
+        made.client.send(**flood)
+    until(lambda: made.session._up.fragments + made.client_link.controls >= LIMIT * 62)
+    made.tick()
+    assert made.session._ends.cancelled.is_set()
 
 
 def test_what_the_upstream_sends_is_not_counted(stage: SetStage):

@@ -80,3 +80,27 @@ def test_a_head_that_comes_in_the_last_moment_counts(given_up: list[str]):
     heads.make_room()
     running.get(timeout=10)
     waiting.kill()
+
+
+def test_all_are_given_up_when_a_worker_stops(given_up: list[str]):
+    heads = Heads(30)
+    waiting = [wait(heads, name, given_up) for name in ("first", "second")]
+    heads.give_up()
+    gevent.joinall(waiting, timeout=10)
+    assert given_up == ["first", "second"]
+
+
+def test_the_next_head_may_be_given_less_time(given_up: list[str]):
+    heads = Heads(30)
+
+    def idle() -> None:
+        heads.begin(0.01)
+        try:
+            gevent.sleep(30)
+        except Overdue:
+            given_up.append("idle")
+        finally:
+            heads.end()
+
+    gevent.spawn(idle).join(10)
+    assert given_up == ["idle"]
