@@ -29,6 +29,7 @@ from relay_app.settings import Settings
 from relay_app.upstream.catalogue import Catalogue
 from relay_app.upstream.dial import Dial, Dialler
 from relay_app.web.auth import Authenticator
+from relay_app.web.door import Door
 from relay_app.web.hub import SessionHub
 from relay_app.web.ops import Operations, not_a_page
 from relay_app.web.preflight import open_configured
@@ -100,8 +101,10 @@ class Relay:
     def register(self, app: Flask) -> None:
         """Adds the relay's routes to ``app``."""
         settings = self.settings
+        door = Door(settings.server, settings.auth, on_refused=self.metrics.limit_refused)
         self.endpoint = RealtimeEndpoint(
             limits=settings.server,
+            door=door,
             authenticator=self._authenticator,
             catalogue=Catalogue(settings.upstreams),
             api_keys={u.name: u.api_keys[0] for u in settings.upstreams if u.api_keys},
@@ -124,6 +127,7 @@ class Relay:
         self.endpoint.register(app)
         Operations(
             hub=self.hub,
+            door=door,
             accountant=self.accountant,
             store=self.store,
             authenticator=self._authenticator,

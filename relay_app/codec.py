@@ -9,7 +9,7 @@ from typing import Any
 
 import ujson
 
-__all__ = ["dumps", "loads", "loads_object"]
+__all__ = ["dumps", "is_dense", "loads", "loads_object"]
 
 
 def loads(payload: bytes | str) -> Any:
@@ -31,6 +31,12 @@ def loads_object(payload: bytes | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"not a JSON object but {type(value).__name__}")
     return value
+
+
+def is_dense(payload: bytes, values: int) -> bool:
+    """Whether ``payload`` may encode more than so many values: they, and not bytes, are what takes
+    time (``tests/meter/measure_bombs.py``)."""
+    return len(payload) > 2 * values and sum(map(payload.count, (b",", b"[", b"{"))) > values
 
 
 def dumps(value: Any) -> str:

@@ -132,6 +132,18 @@ def _networks(value: Any) -> Any:
         raise ValueError(accepted) from None
 
 
+def _origins(value: Any) -> Any:
+    accepted = 'a list of origins, like "https://app.example.com", "https://*.example.com" or "*"'
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ValueError(accepted)
+    if not all(v in ("*", "null") or re.fullmatch(_ORIGIN, v, re.IGNORECASE) for v in value):
+        raise ValueError(accepted)
+    return tuple(v.lower() for v in value)
+
+
+_ORIGIN = r"[a-z][a-z0-9+.-]*://(\*\.)?(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?"
+
+
 def _base_url(value: Any) -> Any:
     accepted = "a URL like wss://api.openai.com/v1 (ws, wss, http or https; no query, no password)"
     if not isinstance(value, str):
@@ -187,7 +199,11 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Limits of one worker. Sizes in bytes, times in seconds."""
+    """Limits of one worker. Sizes in bytes, times in seconds.
+
+    ``max_requests_per_minute`` are those of one client's address, ``max_messages_per_second``
+    those of one session's client, on average over a minute; 0 is no limit.
+    """
 
     max_message_bytes: int = _setting(_whole(1_024, 1 << 30, "bytes"), 16_777_216)
     max_buffered_bytes: int = _setting(_whole(65_536, 1 << 40, "bytes"), 268_435_456)
@@ -200,16 +216,24 @@ class Server:
     drain_announce_seconds: float = _setting(_number(0, 600, "seconds"), 0)
     hold_seconds: float = _setting(_number(0, 60, "seconds"), 1)
     max_sessions: int = _setting(_whole(1, 1_000_000, "sessions"), 5_000)
+    handshake_seconds: float = _setting(_number(0.1, 600, "seconds"), 10)
+    max_requests_per_minute: int = _setting(_whole(0, 10**9, "requests"), 0)
+    max_messages_per_second: int = _setting(_whole(0, 10**9, "messages"), 1_000)
     forwarded_allow_ips: tuple[str, ...] = _setting(_networks, ("127.0.0.1/32", "::1/128"))
 
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may connect: holders of a relay key, holders of a provider key, or anybody."""
+    """Who may connect: holders of a relay key, holders of a provider key, or anybody.
+
+    ``allowed_origins`` are the web pages from which; None is all, but for mode "open", which
+    then allows pages of this machine alone.
+    """
 
     mode: Literal["keys", "passthrough", "open"] = _setting(
         _choice("keys", "passthrough", "open"), "keys"
     )
+    allowed_origins: tuple[str, ...] | None = _setting(_origins, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +290,7 @@ class Upstream:
     models: Mapping[str, str] = _setting(_model_map, default_factory=lambda: {"*": "*"})
     priority: int = _setting(_whole(0, 1_000, "steps, 0 first"), 1)
     transcription: bool = _setting(_flag, True)
+    hide_rate_limits: bool = _setting(_flag, False)
     api_version: str = _setting(
         _matching(r"\d{4}-\d\d-\d\d(-preview)?", "a date like 2025-04-01-preview"), ""
     )

@@ -58,6 +58,17 @@ def test_the_least_that_is_needed_gets_the_documented_defaults():
     assert settings.keys[0].models == ("*",)
 
 
+def test_origins_are_read_as_browsers_send_them():
+    origins = (
+        '["HTTPS://App.Example.com", "http://*.example.com:81", "http://[::1]:3", "null", "*"]'
+    )
+    assert read(complete(f"[auth]\nallowed_origins = {origins}")).auth.allowed_origins == (
+        "https://app.example.com", "http://*.example.com:81", "http://[::1]:3", "null", "*"
+    )  # fmt: skip
+    assert read(complete()).auth.allowed_origins is None
+    assert read(complete("[auth]\nallowed_origins = []")).auth.allowed_origins == ()
+
+
 # -- each rule stops the start in one line that names key, value and what is accepted -----------
 
 
@@ -81,6 +92,11 @@ def test_the_least_that_is_needed_gets_the_documented_defaults():
             "[server]\nmax_message_bytes = 2000000\nmax_buffered_bytes = 1000000",
             "server.max_message_bytes = 2000000: expected at most server.max_buffered_bytes",
         ),
+        ("[auth]\nallowed_origins = 'x'", "auth.allowed_origins = 'x': expected a list of origins"),
+        ("[auth]\nallowed_origins = ['app.example.com']", "expected a list of origins, like"),
+        ("[auth]\nallowed_origins = ['https://a.example/']", "expected a list of origins, like"),
+        ("[auth]\nallowed_origins = ['https://*']", "expected a list of origins, like"),
+        ("[auth]\nallowed_origins = ['https://a.*.example']", "expected a list of origins"),
         ("[server]\nforwarded_allow_ips = '*'", "forwarded_allow_ips = '*': expected a list of"),
         ("[server]\nforwarded_allow_ips = ['*']", "expected a list of addresses or networks"),
         ("[auth]\nmode = 'none'", """auth.mode = 'none': expected "keys" or "passthrough" or"""),

@@ -24,6 +24,7 @@ _RELAY = """\
 [server]
 max_sessions = {sessions}
 max_session_seconds = 604800  # a soak may be longer than the default
+max_messages_per_second = 0  # a closed loop says as much as it is let
 
 [[keys]]
 name = "bench"
@@ -43,7 +44,7 @@ durability = "{durability}"
 
 class Relay(Peer):
     """relay_app under gunicorn, with its defaults: metering, SQLite, durable before forwarding.
-    Only its sessions may last longer.
+    Only its sessions may last longer, and say more.
 
     ``pure``: without its compiled parts, as where there was no compiler.
     """

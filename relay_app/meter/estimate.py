@@ -27,7 +27,7 @@ from relay_app.meter.items import ITEM_TOKENS, count_instructions, count_item, c
 from relay_app.meter.message import Message
 from relay_app.meter.names import AUDIO, TEXT_DELTAS
 from relay_app.meter.output import Output
-from relay_app.meter.skim import CLIENT_KINDS, SERVER_KINDS, TEXTS, Notes, Skim
+from relay_app.meter.skim import CLIENT_KINDS, SERVER_KINDS, TEXTS, Notes, Skim, kinds_without
 from relay_app.meter.split import Split
 from relay_app.meter.tokens import Counted
 from relay_app.meter.units import UNNAMED
@@ -46,7 +46,7 @@ class Estimator:
     are to be gone through, with :meth:`add_up` for the sums in them, before anything else is done.
     """
 
-    def __init__(self, model: str, notes: Notes) -> None:
+    def __init__(self, model: str, notes: Notes, shown: frozenset[str] = frozenset()) -> None:
         self.inexact = 0
         self.spoke = False
         self._rate = audio_rate(model)
@@ -59,7 +59,8 @@ class Estimator:
         self._received_audio = AudioField(b"delta")
         self._told = False
         self.skim_sent = Skim(CLIENT_KINDS, b"audio", notes, sent=True).over
-        self._skim = Skim(SERVER_KINDS, b"delta", notes, sent=False)
+        kinds = kinds_without(shown) if shown else SERVER_KINDS
+        self._skim = Skim(kinds, b"delta", notes, sent=False)
         self._skimmed: str | None = None
         self.skim_received = self._skim.over
 

@@ -21,7 +21,7 @@ from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message, WholeText
 from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
-from relay_app.meter.reading import MAX_PARSED_BYTES, NEAR_BYTES, read
+from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
 from relay_app.meter.skim import Notes
@@ -43,7 +43,8 @@ class Meter:
 
     ``model`` is what the client asked for, ``upstream_model`` what the upstream was asked for;
     ``clock`` gives seconds since the epoch; ``price`` returns a record with its cost, and like
-    the meter neither raises nor yields. Counters: ``opaque_sent`` and ``opaque_received``
+    the meter neither raises nor yields; ``shown`` are types of the upstream's that no skim passes
+    over. Counters: ``opaque_sent`` and ``opaque_received``
     (messages we could not make out), ``usage`` (all that was reported so far), ``records``
     (units that have a record; a replacement is not another).
     """
@@ -58,6 +59,7 @@ class Meter:
         upstream_model: str,
         clock: Callable[[], float],
         price: Callable[[UsageRecord], UsageRecord] = lambda record: record,
+        shown: frozenset[str] = frozenset(),
     ) -> None:
         self.opaque_sent = 0
         self.opaque_received = 0
@@ -77,7 +79,7 @@ class Meter:
         self._facts = SessionFacts(name(upstream_model) or "")
         self._units = Units()
         self._notes = Notes(clock)
-        self._estimator = Estimator(self._facts.upstream_model, self._notes)
+        self._estimator = Estimator(self._facts.upstream_model, self._notes, shown)
         self.skim_sent = self._estimator.skim_sent
         """``(data, frames, begin) -> int``: notes the messages that need no answer, from the frame
         ``begin`` on, and says at which to go on with :meth:`sent`."""
@@ -166,7 +168,12 @@ class Meter:
 
     def _sent(self, message: Message, at: float) -> str | None:
         event_type, event, head = read(
-            message, CLIENT, ASKED, near_bytes=NEAR_BYTES, parsed_bytes=MAX_PARSED_BYTES
+            message,
+            CLIENT,
+            ASKED,
+            near_bytes=NEAR_BYTES,
+            parsed_bytes=MAX_PARSED_BYTES,
+            parsed_values=CLIENT_VALUES,
         )
         if event_type is None:
             self.opaque_sent += 1

@@ -25,6 +25,11 @@ MAX_PARSED_BYTES: Final = 262_144
 """What a client says is advisory: beyond this it is not worth the time it takes to parse (12 MB
 of small objects hold the interpreter for 0.37 s)."""
 
+CLIENT_VALUES: Final = 16_384
+SERVER_VALUES: Final = 65_536
+"""Messages that may hold more values are not parsed either, whoever says them: a server repeats
+what its client said. Ten minutes transcribed with the probability of each token are some 20,000."""
+
 NEAR_BYTES: Final = 128
 """How much of a client's message is unmasked at first: the head of most is their audio, and
 taking the mask off all of it would be half of what metering them costs."""
@@ -40,6 +45,7 @@ def read(
     *,
     near_bytes: int = HEAD_BYTES,
     parsed_bytes: int | None = None,
+    parsed_values: int = SERVER_VALUES,
 ) -> tuple[str | None, dict[str, Any] | None, bytes]:
     """A message's event type, the event itself if its type is among ``counted``, and its head.
 
@@ -47,7 +53,8 @@ def read(
     is a string, or of a type not ``known``. A message of a known type that is not counted is
     judged by its two ends; one of audio by its head alone, unless it is short enough for the
     head to be all of it, and if audio is what the first ``near_bytes`` end in, by these. One
-    longer than ``parsed_bytes`` has no event.
+    longer than ``parsed_bytes`` has no event. One that would be parsed and may hold more than
+    ``parsed_values`` is opaque.
     """
     if not message.text:
         return _OPAQUE
@@ -79,6 +86,8 @@ def read(
     payload = message.payload()
     if payload is None:
         return name, None, head
+    if codec.is_dense(payload, parsed_values):
+        return _OPAQUE
     try:
         event = codec.loads_object(payload)
     except ValueError:

@@ -7,11 +7,13 @@ The compiled one sees most of a voice session; without it every message is looke
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER, TEXT_DELTAS
 
-__all__ = ["CLIENT_KINDS", "SERVER_KINDS", "TEXTS", "Line", "Notes", "Skim", "Told"]
+__all__ = ["CLIENT_KINDS", "SERVER_KINDS", "TEXTS", "Line", "Notes", "Skim", "Told",
+           "kinds_without"]  # fmt: skip
 
 TEXTS: Final = sorted(TEXT_DELTAS)
 """The kinds of text, in the order of their bits."""
@@ -60,6 +62,12 @@ def _kind(name: str) -> int:
 CLIENT_KINDS: Final = {name.encode(): _kind(name) for name in CLIENT - _AT_ONCE}
 SERVER_KINDS: Final = {name.encode(): _kind(name) for name in SERVER - _AT_ONCE}
 """What becomes of the types of a direction."""
+
+
+@lru_cache(maxsize=16)
+def kinds_without(shown: frozenset[str]) -> Mapping[bytes, int]:
+    """Those of the server's, but for the types that are to be ``shown``."""
+    return {name: kind for name, kind in SERVER_KINDS.items() if name.decode() not in shown}
 
 
 class PythonNotes:

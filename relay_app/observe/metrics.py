@@ -87,7 +87,7 @@ class Metrics:
         )
         self._limit_refusals = self._counter(
             "limit_refusals",
-            "Sessions refused, by the limit of their key that was reached",
+            "Sessions and connections refused, by the limit that was reached",
             "limit",
         )
         self._limit_stops = self._counter(
@@ -154,11 +154,13 @@ class Metrics:
             self._late.inc()
 
     def limit_refused(self, limit: str) -> None:
-        """Counts a session refused for a limit of its key."""
+        """Counts what is refused for a limit: of its key ``budget``, ``sessions`` or ``tokens``, of
+        this relay ``handshake``, ``requests`` or ``worker``."""
         self._limit_refusals.labels(limit).inc()
 
     def limit_stopped(self, why: str) -> None:
-        """Counts a session ended, or a response refused in it, for a limit of its key."""
+        """Counts a session ended, or a response refused in it, for a limit of its key, or for its
+        ``messages``."""
         self._limit_stops.labels(why).inc()
 
     def leased(self, seconds: float | None) -> None:

@@ -22,6 +22,7 @@ from relay_app.ledger.allowance import Allowance, Standing
 from relay_app.ledger.limit_faults import budget_spent, budget_unavailable, too_fast
 from relay_app.meter.live_price import LivePrice
 from relay_app.meter.meter import Meter
+from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES
 from relay_app.meter.usage import Usage
 from relay_app.wire.messages import Message
 
@@ -143,8 +144,11 @@ class Guard:
 
 
 def _event_id(message: Message) -> str:
+    payload = message.payload() if message.length <= MAX_PARSED_BYTES else None
+    if payload is None or codec.is_dense(payload, CLIENT_VALUES):
+        return ""
     try:
-        given = codec.loads_object(message.payload() or b"{}").get("event_id")
+        given = codec.loads_object(payload).get("event_id")
     except ValueError:
         return ""
     return given if isinstance(given, str) and len(given) <= MAX_EVENT_ID else ""

@@ -9,22 +9,24 @@ The rules:
 * every message is looked at before its last frame goes out: ``skim`` runs over as many as need
   no more than that, and the one at which it stops is shown to ``observe``. If ``observe`` answers
   with a Hold, that frame and what follows it wait, the other direction does not. If it answers
-  ``DROP``, the message is not forwarded, unless its beginning has gone out with an earlier run:
-  a link is never left in the middle of a message;
+  ``DROP``, the message is not forwarded, and if it answers with an Instead, that goes out in its
+  place, unless its beginning has gone out with an earlier run: a link is never left in the middle
+  of a message;
 * if ``observe`` raises, the frame goes out all the same and is counted;
 * what was read is observed, also when the pump is killed while something before it waits.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, Protocol
 
 from relay_app.wire.express import Express, Skim
-from relay_app.wire.frames import Buffer, Frame, Run, remask
+from relay_app.wire.frames import TEXT, Buffer, Frame, Run, encode, remask
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Assembler, Message
 
-__all__ = ["DROP", "Hold", "Observe", "Pump", "Verdict"]
+__all__ = ["DROP", "Hold", "Instead", "Observe", "Pump", "Verdict"]
 
 
 class Hold(Protocol):
@@ -40,7 +42,16 @@ class _Drop(Enum):
 DROP: Final = _Drop.DROP
 """The message is to go nowhere."""
 
-Verdict = Hold | Literal[_Drop.DROP] | None
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """A text that goes out in the place of the message, once ``hold`` is over."""
+
+    payload: bytes
+    hold: Hold | None = None
+
+
+Verdict = Hold | Instead | Literal[_Drop.DROP] | None
 Observe = Callable[[Message], Verdict]
 
 
@@ -54,8 +65,8 @@ class Pump:
 
     ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
     ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
-    ``busy`` is True from the reading of a run to its last byte being taken; ``after_run`` is
-    called then, and neither waits nor raises.
+    ``fragments`` counts frames that ended no message. ``busy`` is True from the reading of a run to
+    its last byte being taken; ``after_run`` is called then, and neither waits nor raises.
     """
 
     def __init__(
@@ -73,6 +84,7 @@ class Pump:
         clock: Callable[[], float],
     ) -> None:
         self.unobserved = 0
+        self.fragments = 0
         self.busy = False
         self.after_run: Callable[[], None] | None = None
         self._source = source
@@ -160,6 +172,7 @@ class Pump:
                 message = self._assembler.add(data, frames[index])
                 index += 1
                 if message is None:
+                    self.fragments += 1
                     continue
                 self._messages += 1
                 verdict = self._observed(message)
@@ -167,6 +180,8 @@ class Pump:
                     if first >= 0:
                         self._send(run, begin, first)
                         begin = index
+                elif isinstance(verdict, Instead):
+                    begin = self._replace(run, begin, first, index, verdict)
                 elif verdict is not None and not self._sink.silent:
                     self._send(run, begin, index - 1)
                     begin = index - 1
@@ -183,6 +198,23 @@ class Pump:
                     self._observed(rest)
             raise
         return begin
+
+    def _replace(self, run: Run, begin: int, first: int, index: int, instead: Instead) -> int:
+        """Sends what stands before the message, and then ``instead``; the first frame that is still
+        to be sent."""
+        if first < 0:
+            first = index - 1  # its beginning went out: only its end can wait
+        self._send(run, begin, first)
+        if instead.hold is not None and not self._sink.silent:
+            self._wait(instead.hold)
+        if self._amid:
+            return first
+        key = self._new_key() if self._sink.masks else b""
+        try:
+            self._sink.send(encode(TEXT, instead.payload, key))
+        except LinkEnded:
+            pass  # as in _send()
+        return index
 
     def _wait(self, hold: Hold) -> None:
         try:

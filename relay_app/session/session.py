@@ -9,12 +9,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import gevent
 
 from relay_app import codec
 from relay_app.errors import Fault, RelayFault
 from relay_app.ledger.accountant import Accountant
+from relay_app.meter.message import WholeText
 from relay_app.meter.meter import Meter
 from relay_app.observe.logs import SessionLog
 from relay_app.observe.tally import Tally
@@ -25,8 +27,9 @@ from relay_app.session.ends import Ends
 from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
-from relay_app.session.pump import DROP, Observe, Pump, Verdict, skim_nothing
+from relay_app.session.pump import DROP, Instead, Observe, Pump, Verdict, skim_nothing
 from relay_app.session.tap import AuditSink, Tap
+from relay_app.session.veil import Veil
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
 from relay_app.wire.express import Express
@@ -48,8 +51,10 @@ LEAST_COLLECT_SECONDS = 0.5
 class Session:
     """One conversation. All of it runs on one hub.
 
-    ``guard`` objects to what the limits of the session's key have no room for. ``on_hold`` is told
-    the seconds a frame was held for its record, and whether it came.
+    ``guard`` objects to what the limits of the session's key have no room for, and ``veil`` is over
+    what the client may not see of what the upstream says. ``on_hold`` is told
+    the seconds a frame was held for its record, and whether it came, ``on_limit`` why the
+    session is ended for a limit that is not its key's.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class Session:
         limits: Server,
         before_forward: bool,
         guard: Guard | None = None,
+        veil: Veil | None = None,
         audit: AuditSink | None = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
+        on_limit: Callable[[str], None] = lambda why: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.context = context
@@ -82,7 +89,9 @@ class Session:
         self._limits = limits
         self._before_forward = before_forward
         self._guard = guard
+        self._veil = veil
         self._on_hold = on_hold
+        self._on_limit = on_limit
         self._clock = clock
         self._started = clock()
         self._draining: tuple[Fault, float] | None = None
@@ -127,7 +136,7 @@ class Session:
         down = self._spawn(self._run, self._down, self._target)
         down.rawlink(self._heard_out)
         self.ending = self._ends.wait()
-        to_client, to_target = farewells(self.ending)
+        to_client, to_target = self._farewells(self.ending)
         parting = self._spawn(self._see_off, self._client, up, to_client)
         if self.ending.cause is not Cause.TARGET and self.ending.offender != "target":
             self._collect()
@@ -172,6 +181,11 @@ class Session:
         overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
         if overdue is not None:
             self.cancel(overdue)
+        came = self._up.messages + self._up.fragments + self._client.controls
+        flooded = self._vigil.flooded(came, now)
+        if flooded is not None and self.ending is None:
+            self._on_limit("messages")
+            self.cancel(flooded)
         if self._guard is not None and self.ending is None:
             self._object(self._guard.look())
         if self._draining is not None:
@@ -243,15 +257,21 @@ class Session:
 
     def _observe_received(self, message: Message) -> Verdict:
         commit = self._bill.received(message)
+        instead = None if self._veil is None else self._veil.over(message)
         if self._taps:
-            self._taps[1].offer(message)
+            self._taps[1].offer(
+                WholeText(instead.payload) if isinstance(instead, Instead) else message
+            )
         if self._collector.begun:
             self._collector.notice()
         if self._guard is not None:
             self._object(self._guard.heard(message))
         if self._collector.provoked(message):
             return DROP
-        return commit if self._before_forward else None
+        hold = commit if self._before_forward else None
+        if isinstance(instead, Instead):
+            return replace(instead, hold=hold)
+        return hold if instead is None else instead
 
     def _kept_back(self, objection: Objection | None) -> Verdict:
         """What becomes of a ``response.create``: it goes upstream unless there is an objection."""
@@ -334,6 +354,10 @@ class Session:
 
     # -- ending ------------------------------------------------------------------------------
 
+    def _farewells(self, ending: Ending) -> tuple[Farewell, Farewell]:
+        to_client, to_target = farewells(ending)
+        return (to_client if self._veil is None else self._veil.farewell(to_client)), to_target
+
     def _see_off(
         self, link: Link, reader: "gevent.Greenlet[..., None]", farewell: Farewell
     ) -> None:
@@ -349,7 +373,7 @@ class Session:
                 fault = RelayFault("the relay is going away", close_code=1001)
                 self.ending = Ending(Cause.CANCEL, fault=fault)
             for link, farewell in zip(
-                (self._client, self._target), farewells(self.ending), strict=True
+                (self._client, self._target), self._farewells(self.ending), strict=True
             ):
                 dismiss(link, farewell)
 

@@ -21,7 +21,7 @@ from gevent.threadpool import ThreadPool
 from relay_app import codec
 from relay_app.ledger.threads import call
 from relay_app.meter.events import AUDIO, peek
-from relay_app.wire.messages import Message
+from relay_app.meter.message import Message
 
 __all__ = ["AuditSink", "JsonLinesSink", "Tap", "open_sink"]
 

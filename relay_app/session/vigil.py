@@ -14,6 +14,9 @@ __all__ = ["Vigil"]
 
 ROOM_SECONDS = 60.0
 """How long a large frame may keep room that other sessions wait for: 16 MiB at 2.2 Mbit/s."""
+BURST_SECONDS = 60.0
+"""Recordings are sent as fast as they go: an hour of them, in pieces of 100 ms, is 36,000 messages
+and has to pass."""
 
 
 class Vigil:
@@ -23,11 +26,15 @@ class Vigil:
         "_active",
         "_client",
         "_ends",
+        "_left",
         "_limits",
         "_log",
+        "_looked",
         "_seen_messages",
+        "_sent",
         "_started",
         "_target",
+        "_warned",
     )
 
     def __init__(
@@ -38,8 +45,10 @@ class Vigil:
         self._ends = ends
         self._limits = limits
         self._log = log
-        self._started = self._active = now
-        self._seen_messages = 0
+        self._started = self._active = self._looked = now
+        self._seen_messages = self._sent = 0
+        self._left = limits.max_messages_per_second * BURST_SECONDS
+        self._warned = False
 
     def look_at_peers(self, elapsed_seconds: float, now: float) -> None:
         """Gives up who does not live, and tells the ends of who keeps everybody waiting."""
@@ -69,4 +78,28 @@ class Vigil:
         elif now - self._active > limits.idle_seconds:
             text = f"no message in either direction for {limits.idle_seconds:g} seconds"
             return ClientFault(text, code="session_idle")
+        return None
+
+    def flooded(self, sent: int, now: float) -> Fault | None:
+        """Why the session has to end, if its client sends too many messages: ``sent`` so far, with
+        parts of messages and control frames, which keep us as busy."""
+        limit = self._limits.max_messages_per_second
+        most = limit * BURST_SECONDS
+        came, seconds = sent - self._sent, now - self._looked
+        self._sent, self._looked = sent, now
+        self._left = min(most, self._left - came + seconds * limit)
+        if not limit or self._left >= most / 2:
+            return None
+        pace = round(came / seconds) if seconds > 0 else came
+        if self._left < 0:
+            return ClientFault(
+                f"Rate limit reached. This relay takes {limit} messages a second in a session, on "
+                f"average over a minute, and {pace} came in the last second.",
+                status=429,
+                type="rate_limit_exceeded",
+                code="rate_limit_exceeded",
+            )
+        if not self._warned:
+            self._warned = True
+            self._log.warning("the client sends many messages", per_second=pace, limit=limit)
         return None

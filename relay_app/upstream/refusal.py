@@ -13,9 +13,11 @@ __all__ = ["refusal", "scrubbed"]
 
 MAX_MESSAGE_CHARACTERS = 500
 _ACCOUNT = re.compile(
-    r"\b(?:sk|ek|rk|sess)-[\w*.-]{4,}|\b(?:org|proj|user)[-_][\w*]{6,}|[\w-]*\*{3,}[\w*-]*"
+    r"\b(?:sk|ek|rk|sess)-[\w*.-]{4,}|\b(?:org|proj|user)[-_][\w*]{6,}"
+    r"|(?<![\w-])[\w-]*+\*{3,}[\w*-]*"
 )
-"""Providers quote keys back partly masked, and name the organization and project they bill."""
+"""Providers quote keys back partly masked, and name the organization and project they bill. No
+character is tried twice: a word without an end would take the square of its length."""
 
 
 def scrubbed(text: str, secret: str) -> str:

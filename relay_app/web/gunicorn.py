@@ -26,6 +26,7 @@ import gevent  # noqa: E402
 
 from relay_app.settings import Settings, SettingsError  # noqa: E402
 from relay_app.web.preflight import check_settings  # noqa: E402
+from relay_app.web.served import relay_in  # noqa: E402
 from relay_app.web.worker import Worker  # noqa: E402
 
 WATCH_SECONDS = 0.2
@@ -34,6 +35,8 @@ YOUNG_OBJECTS = 10_000
 200 objects without any, and looking through them is a twentieth of what it costs to open."""
 PUBLISH_ROUNDS = 25
 """Of watching: 5 seconds. The keeper publishes too, but only while sessions are open."""
+HEAD_SECONDS = 2.0
+"""For requests that are under way when a worker stops; who sends slowly may not keep it up."""
 SPARE_CONNECTIONS = 100
 """Connections beyond the sessions: health checks, scrapes, refusals."""
 FILES_PER_SESSION = 2
@@ -56,6 +59,8 @@ except SettingsError as error:
 
 wsgi_app = "relay_app.app:create_app()"
 worker_class = "relay_app.web.worker.Worker"
+# A head is kept until it is whole, at most 0.5 MB of it.
+limit_request_fields = 64
 worker_connections = _settings.server.max_sessions + SPARE_CONNECTIONS
 graceful_timeout = int(
     _settings.server.drain_seconds + _settings.server.drain_announce_seconds + 10
@@ -68,6 +73,13 @@ forwarded_allow_ips = ",".join(
 access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(L)s'
 # gunicorn 27 would open a control socket in the home directory, which a service may not have.
 control_socket_disable = True
+
+
+def ssl_context(config: Any, make: Callable[[], Any]) -> Any:
+    """The stock context, but for the handshake, which is left to the worker and its time limit."""
+    context = make()
+    context.wrap_socket = partial(context.wrap_socket, do_handshake_on_connect=False)
+    return context
 
 
 def on_starting(server: Any) -> None:
@@ -175,6 +187,9 @@ def _watch(worker: Any, relay: Any) -> None:
         worker.stop_accepting()
         gevent.sleep(WATCH_SECONDS)  # in which those that were accepted are let in
     relay.drain()
+    gevent.sleep(HEAD_SECONDS)
+    if hasattr(worker, "heads"):
+        worker.heads.give_up()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -192,4 +207,4 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def _relay(worker: Any) -> Any:
-    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("relay_app")
+    return relay_in(getattr(worker, "wsgi", None))

@@ -26,7 +26,9 @@ from relay_app.observe.metrics import Metrics
 from relay_app.settings import Key
 from relay_app.web.accept import http_refusal
 from relay_app.web.auth import Authenticator, credential_of
+from relay_app.web.door import Door
 from relay_app.web.hub import SessionHub
+from relay_app.web.paths import OPERATIONS
 
 __all__ = ["Operations"]
 
@@ -43,6 +45,7 @@ class Operations:
     ``warning`` is what an operator should know although we are."""
 
     hub: SessionHub
+    door: Door
     accountant: Accountant
     store: Store
     authenticator: Authenticator
@@ -53,10 +56,9 @@ class Operations:
 
     def register(self, app: Flask) -> None:
         """Adds the rules to ``app``."""
-        app.add_url_rule("/healthz", "relay_app.healthz", self.healthz)
-        app.add_url_rule("/readyz", "relay_app.readyz", self.readyz)
-        app.add_url_rule("/metrics", "relay_app.metrics", self.exposition)
-        app.add_url_rule("/v1/usage", "relay_app.usage", self.usage)
+        views = (self.healthz, self.readyz, self.exposition, self.usage)
+        for path, view in zip(OPERATIONS, views, strict=True):
+            app.add_url_rule(path, f"relay_app.{path.rpartition('/')[2]}", view)
 
     def healthz(self) -> Response:
         """200 as long as this process answers at all."""
@@ -90,6 +92,7 @@ class Operations:
         """What the asking key has used, ``?by=model|day|session``, ``since``, ``until``; and what
         is left of its limits, if it has any."""
         try:
+            self.hub.run(self.door.check, request.environ)
             carried = credential_of(request.environ, (), list(request.args))
             peer = request.remote_addr or ""
             principal = self.hub.run(self.authenticator.principal, carried, peer)

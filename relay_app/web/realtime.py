@@ -30,6 +30,7 @@ from relay_app.session.guard import Guard
 from relay_app.session.keeper import Keeper
 from relay_app.session.session import Session
 from relay_app.session.tap import AuditSink
+from relay_app.session.veil import Veil
 from relay_app.settings import Server
 from relay_app.upstream.catalogue import Catalogue, Route
 from relay_app.upstream.dial import Dial, Dialled
@@ -37,6 +38,7 @@ from relay_app.upstream.dialects import Credential, request_for
 from relay_app.web.accept import Carrier, RelaySock, carrier_of, http_refusal, select_subprotocol
 from relay_app.web.address import client_address
 from relay_app.web.auth import Authenticator, Principal, credential_of
+from relay_app.web.door import Door
 from relay_app.web.handshake import SUBPROTOCOL, Handshake, not_an_upgrade
 from relay_app.web.hub import SessionHub
 from relay_app.wire.frames import Close
@@ -69,6 +71,7 @@ class RealtimeEndpoint:
     """Everything the way of a session needs, and the Flask view that leads it along."""
 
     limits: Server
+    door: Door
     authenticator: Authenticator
     catalogue: Catalogue
     api_keys: dict[str, str]
@@ -114,6 +117,7 @@ class RealtimeEndpoint:
         session_id = new_session_id()
         handshake = None
         try:
+            self.hub.run(self.door.check, request.environ)
             handshake = Handshake.of(request.environ)
             serve = self.hub.run(self._admit, session_id, request.args, handshake)
         except Fault as fault:
@@ -148,6 +152,7 @@ class RealtimeEndpoint:
         self.ready()
         self.prepare()
         if len(self.keeper) + self.opening >= self.limits.max_sessions:
+            self.door.on_refused("worker")
             raise RelayFault(
                 "This relay has as many sessions open as it may have. Try again later.",
                 code="relay_full",
@@ -174,7 +179,7 @@ class RealtimeEndpoint:
             client_address=client_address(environ, self.limits.forwarded_allow_ips),
             upstream_request_id=dialled.request_id,
         )
-        return _Conversation(self, dialled, context, allowance)
+        return _Conversation(self, dialled, context, allowance, self._veil(routes[0], principal))
 
     def give_back(self, allowance: Allowance | None) -> None:
         """A session, or what was to become one, is over: its slice and its slot are free."""
@@ -192,6 +197,14 @@ class RealtimeEndpoint:
         if price is None and limited and asked.intent != "transcription":
             raise model_not_priced(asked.model)
         return None if price is None else LivePrice(price)
+
+    def _veil(self, route: Route, principal: Principal) -> Veil | None:
+        """Over what tells of our account; None for a client's own, which it may know all about."""
+        if principal.secret:
+            return None
+        upstream = route.upstream
+        secret = self.api_keys.get(upstream.name, "")
+        return Veil(secret, rate_limits=upstream.hide_rate_limits)
 
     def _transcription(self, principal: Principal) -> list[Route]:
         # The session's own update names the ASR model, so a key that is limited to certain
@@ -243,7 +256,7 @@ class RealtimeEndpoint:
 class _Conversation:
     """An upstream that has answered, waiting for the client's 101. Made on the hub."""
 
-    __slots__ = ("_abandoned", "_overdue", "allowance", "context", "dialled", "endpoint")
+    __slots__ = ("_abandoned", "_overdue", "allowance", "context", "dialled", "endpoint", "veil")
 
     def __init__(
         self,
@@ -251,11 +264,13 @@ class _Conversation:
         dialled: Dialled,
         context: SessionContext,
         allowance: Allowance | None,
+        veil: Veil | None,
     ) -> None:
         self.endpoint = endpoint
         self.dialled = dialled
         self.context = context
         self.allowance = allowance
+        self.veil = veil
         self._abandoned = False
         # A timer, not a greenlet that sleeps: there is one a session, and almost none is ever due.
         self._overdue = gevent.get_hub().loop.timer(ACCEPT_SECONDS)
@@ -303,6 +318,7 @@ class _Conversation:
                 upstream_model=context.upstream_model,
                 clock=endpoint.clock,
                 price=self._price,
+                shown=frozenset() if self.veil is None else self.veil.looks_at,
             )
             session = Session(
                 endpoint.client_link(sock, early),
@@ -313,8 +329,10 @@ class _Conversation:
                 limits=endpoint.limits,
                 before_forward=endpoint.before_forward,
                 guard=self._guard(meter),
+                veil=self.veil,
                 audit=endpoint.audit,
                 on_hold=endpoint.on_hold,
+                on_limit=endpoint.on_limit,
             )
             endpoint.keeper.run(session)
         finally:

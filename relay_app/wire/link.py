@@ -59,7 +59,8 @@ class Link:
 
     ``name`` is "client" or "target"; ``masks`` is True where we are the WebSocket client and so
     mask what we send. ``early`` is what arrived behind the handshake. ``user_timeout_seconds``
-    bounds how long the kernel keeps unacknowledged bytes of ours.
+    bounds how long the kernel keeps unacknowledged bytes of ours. ``controls`` counts the peer's
+    control frames.
 
     Memory: one frame of at most ``max_message_bytes``, for which ``rooms`` is asked when it is
     large, and one read of 64 kB.
@@ -81,6 +82,7 @@ class Link:
         self.masks = masks
         self.end: Close | None = None
         self.reading = False
+        self.controls = 0
         self._clock = clock
         self._early = early
         self.scanner = Scanner(masked=not masks, max_message_bytes=max_message_bytes)
@@ -188,7 +190,9 @@ class Link:
         for frame in run.frames:
             if frame.opcode < CLOSE:
                 data_frames.append(frame)
-            elif frame.opcode == PING:
+                continue
+            self.controls += 1
+            if frame.opcode == PING:
                 self.out.control(PONG, _payload(run.data, frame))
             elif frame.opcode == CLOSE:
                 # Nothing counts that stands behind it, broken or not.

@@ -23,10 +23,18 @@ def running(tmp_path_factory: pytest.TempPathFactory):
         (f"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nAuthorization Bearer {SECRET}\r\n\r\n", 400),
         (f"GET /v1/realtime?{SECRET * 200} HTTP/1.1\r\nHost: x\r\n\r\n", 414),
         (f"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nX: {SECRET * 400}\r\n\r\n", 431),
+        ("GET /v1/realtime HTTP/1.1\r\nHost: x\r\n" + "X: y\r\n" * 64 + "\r\n", 431),
         (f"{SECRET}\r\n\r\n", 400),
         (f"GET /{SECRET} HTTP/9.9\r\nHost: x\r\n\r\n", 400),
     ],
-    ids=["a header without a colon", "an endless line", "an endless header", "noise", "HTTP/9.9"],
+    ids=[
+        "a header without a colon",
+        "an endless line",
+        "an endless header",
+        "endless headers",
+        "noise",
+        "HTTP/9.9",
+    ],
 )
 def test_no_http_is_refused_in_json_without_being_repeated(
     running: RelayProcess, request_head: str, status: int

@@ -163,6 +163,7 @@ class Stage:
         meter: Meter | None = None,
         before_forward: bool = True,
         guard: Any = None,
+        veil: Any = None,
         max_message_bytes: int = 1_000_000,
         rooms: Rooms | None = None,
         kind: str = "tcp",
@@ -171,6 +172,7 @@ class Stage:
         client_early: bytes = b"",
         audit: Any = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
+        on_limit: Callable[[str], None] = lambda why: None,
         **limits: Any,
     ) -> None:
         self.now = 1_000.0
@@ -196,8 +198,10 @@ class Stage:
             limits=Server(**{**LIMITS, **limits}),
             before_forward=before_forward,
             guard=guard,
+            veil=veil,
             audit=audit,
             on_hold=on_hold,
+            on_limit=on_limit,
             clock=lambda: self.now,
         )
         self.runner = gevent.Greenlet(run, self.session)

@@ -173,6 +173,14 @@ def test_an_event_id_that_is_none_is_not_repeated(talk: Any, event_id: object):
     assert talk.ask(event_id=event_id).event_id == ""
 
 
+def test_no_event_id_is_looked_for_in_what_takes_long_to_parse(talk: Any):
+    talk = talk(max_tokens_per_minute=1)
+    talk.others_use(tokens=1)
+    talk.look_again()
+    assert talk.ask(event_id="evt_7", pad=[[]] * 20_000).event_id == ""
+    assert talk.ask(event_id="evt_7", pad="a" * 300_000).event_id == ""
+
+
 def test_another_model_that_the_upstream_names_keeps_the_rates_if_it_has_none(talk: Any):
     talk = talk(budget_usd=Decimal("0.010"))
     talk.begin()

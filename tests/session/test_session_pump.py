@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 from websockets.frames import Frame, Opcode
 
-from relay_app.session.pump import DROP, Pump, Verdict
+from relay_app.session.pump import DROP, Instead, Pump, Verdict
 from relay_app.wire.frames import FrameError, Run, xor
 from relay_app.wire.link import LinkEnded
 from relay_app.wire.messages import Message
@@ -295,3 +295,71 @@ def test_a_pump_that_waits_keeps_nothing_of_what_it_forwarded() -> None:
     bench.run()
     before, waiting = references
     assert waiting == before
+
+
+# -- instead ---------------------------------------------------------------------------------
+
+
+def instead_of(payload: bytes, hold: Any = None) -> Callable[[Message], Verdict]:
+    """An observer that has ``payload`` replaced by as many letters x."""
+
+    def observe(message: Message) -> Verdict:
+        if message.payload() != payload:
+            return None
+        return Instead(b"x" * len(payload), hold)
+
+    return observe
+
+
+def sent_bytes(bench: Bench) -> bytes:
+    return b"".join(data for data, _ in bench.sink.sent)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_said_instead_has_the_place_of_the_message(place: int) -> None:
+    said = [b"a", b"b", b"c"]
+    bench = Bench([b"".join(map(frame, said))], instead_of(said[place])).run()
+    said[place] = b"x"
+    assert sent_bytes(bench) == b"".join(map(frame, said))
+    assert bench.pump.messages == 3
+
+
+def test_fragments_that_lie_in_one_run_are_replaced_by_one_frame() -> None:
+    data = frame(b"a") + frame(b"b", fin=False) + frame(b"c", Opcode.CONT) + frame(b"d")
+    bench = Bench([data], instead_of(b"bc")).run()
+    assert sent_bytes(bench) == frame(b"a") + frame(b"xx") + frame(b"d")
+
+
+def test_a_message_whose_beginning_went_out_is_not_replaced() -> None:
+    chunks = [frame(b"b", fin=False), frame(b"c", Opcode.CONT) + frame(b"d")]
+    bench = Bench(chunks, instead_of(b"bc")).run()
+    assert sent_bytes(bench) == b"".join(chunks)
+
+
+def test_a_sink_that_takes_masks_gets_one_of_ours() -> None:
+    bench = Bench([frame(b"ab", mask=True)], instead_of(b"ab"), sink=Sink(masks=True), masked=True)
+    bench.run()
+    key = b"\x01\x02\x03\x04"
+    assert sent_bytes(bench) == b"\x81\x82" + key + xor(b"xx", key)
+
+
+def test_what_is_said_instead_waits_and_what_stands_before_it_does_not() -> None:
+    class Commit:
+        def wait(self, timeout: float) -> bool:
+            waited.append(sent_bytes(bench))
+            return True
+
+    waited: list[bytes] = []
+    bench = Bench([frame(b"a") + frame(b"b") + frame(b"c")], instead_of(b"b", Commit()))
+    bench.run()
+    assert waited == [frame(b"a")]
+    assert bench.held == [True]
+    assert sent_bytes(bench) == frame(b"a") + frame(b"x") + frame(b"c")
+
+
+def test_a_sink_that_ended_is_told_nothing_instead() -> None:
+    sink = Sink()
+    sink.failing = True
+    bench = Bench([frame(b"a"), frame(b"b")], instead_of(b"a"), sink=sink).run()
+    assert bench.pump.messages == 2
+    assert not bench.errors

@@ -19,18 +19,14 @@ SETTINGS = """
 {server}
 
 [auth]
-mode = "keys"
-
-[[keys]]
-name = "tester"
-key = "{key}"
-{keys}
-
+mode = "{mode}"
+{auth}
+{key_table}
 [[upstreams]]
 name = "up"
 dialect = "compatible"
 base_url = "{base_url}"
-api_keys = ["{provider_key}"]
+{api_keys}
 {upstreams}
 
 [store]
@@ -82,12 +78,19 @@ def usage_records(config: Path) -> list[dict]:
 
 def write_settings(folder: Path, base_url: str, **parts: str) -> Path:
     """A settings file for one key and one upstream; ``parts`` are lines of TOML by section:
-    ``server``, ``keys``, ``upstreams``, and ``more`` for what follows the ``store``'s URL."""
-    empty = dict.fromkeys(("server", "keys", "upstreams", "more"), "")
-    parts = {**empty, "store": "sqlite:///relay.db", **parts}
+    ``server``, ``auth``, ``keys``, ``upstreams``, and ``more`` for what follows the ``store``'s
+    URL. With another ``mode`` than "keys" there is no key, and with "passthrough" none upstream."""
+    empty = dict.fromkeys(("server", "auth", "keys", "upstreams", "more"), "")
+    parts = {**empty, "store": "sqlite:///relay.db", "mode": "keys", **parts}
+    keys = f'[[keys]]\nname = "tester"\nkey = "{KEY}"\n{parts.pop("keys")}\n'
     config = folder / "relay.toml"
     config.write_text(
-        SETTINGS.format(base_url=base_url, key=KEY, provider_key=PROVIDER_KEY, **parts)
+        SETTINGS.format(
+            base_url=base_url,
+            key_table=keys if parts["mode"] == "keys" else "",
+            api_keys="" if parts["mode"] == "passthrough" else f'api_keys = ["{PROVIDER_KEY}"]',
+            **parts,
+        )
     )
     return config
 
@@ -161,5 +164,8 @@ SERVERS = {
 """How to start each server. ``gunicorn`` is the relay alone, by ``relay-app serve``; the others
 run the host application of ``hosts/application.py``. The last two cannot carry a session."""
 
-_OTHERS = {"short-leases": _gunicorn("gevent", app="short_leases:create()")}
+_OTHERS = {
+    "short-leases": _gunicorn("gevent", app="short_leases:create()"),
+    "large-answers": _gunicorn("relay_app.web.worker.Worker", app="large_answers:create()"),
+}
 """The relay alone, with something of it changed."""

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -89,6 +90,18 @@ def test_the_key_is_gone_before_the_message_is_cut():
 def test_what_no_answer_could_say_is_replaced():
     fault = refused(403, b'{"error":{"message":"half \\ud800 a pair","code":"\\udc00"}}')
     assert (fault.message, fault.code) == ("half ? a pair", "?")
+
+
+@pytest.mark.parametrize("word", ["a", "-", "*", "sk-", "a*", "**a", "org-", "a ** "])
+def test_endless_words_take_no_longer_than_others(word):
+    text = word * (400_000 // len(word))
+
+    def seconds(text: str) -> float:
+        begun = time.process_time()
+        scrubbed(text, SECRET)
+        return time.process_time() - begun
+
+    assert seconds(text) < max(0.25, 20 * seconds("plain words " * (len(text) // 12)))
 
 
 def test_plain_words_stay():
