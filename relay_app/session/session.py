@@ -21,6 +21,7 @@ from relay_app.observe.tally import Tally
 from relay_app.session.bill import Bill
 from relay_app.session.collector import Collector
 from relay_app.session.context import SessionContext
+from relay_app.session.debut import Debut
 from relay_app.session.ends import Ends
 from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
@@ -29,6 +30,7 @@ from relay_app.session.pump import DROP, Observe, Pump, Verdict, skim_nothing
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
+from relay_app.upstream.blame import Blame
 from relay_app.wire.express import Express
 from relay_app.wire.frames import Buffer, Frame, FrameError
 from relay_app.wire.link import Link, LinkEnded
@@ -49,7 +51,8 @@ class Session:
     """One conversation. All of it runs on one hub.
 
     ``guard`` objects to what the limits of the session's key have no room for. ``on_hold`` is told
-    the seconds a frame was held for its record, and whether it came.
+    the seconds a frame was held for its record, and whether it came; ``on_debut``, once, whether
+    the upstream does its work, or else who is to blame.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Session:
         guard: Guard | None = None,
         audit: AuditSink | None = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
+        on_debut: Callable[[Blame | None, str], None] = lambda due_to, why: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.context = context
@@ -96,13 +100,10 @@ class Session:
             self._taps = (Tap("sent", context.id, audit), Tap("received", context.id, audit))
         self._up = self._pump(client, target, self._observe_sent, CLIENT_KEEP_BYTES)
         self._down = self._pump(target, client, self._observe_received, limits.max_message_bytes)
+        self._debut = Debut(on_debut)
         if not self._taps:
             self._up.look_with(meter.skim_sent, express=True)
-            if guard is None:
-                self._down.look_with(meter.skim_received, express=True)
-                meter.note_down(self._bill.look_soon)
-            else:
-                self._down.look_with(self._skim_guarded)
+            self._down.look_with(skim_nothing, express=True)
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
@@ -112,6 +113,7 @@ class Session:
             with ExitStack() as steps:
                 # Last in, first out; each happens whatever the others raise.
                 steps.callback(self._log_close)
+                steps.callback(self._end_debut)
                 steps.callback(self._target.dispose)
                 steps.callback(self._client.dispose)
                 for tap in self._taps:
@@ -222,6 +224,16 @@ class Session:
             return self._kept_back(self._guard.asked(message))
         return None
 
+    def _heard_first(self, message: Message) -> None:
+        """Looks at what the upstream begins with; once that is over, its messages are skimmed."""
+        self._debut.heard(message)
+        if self._debut.over and not self._taps and not self._collector.begun:
+            if self._guard is None:
+                self._down.look_with(self._meter.skim_received, express=True)
+                self._meter.note_down(self._bill.look_soon)
+            else:
+                self._down.look_with(self._skim_guarded)
+
     def _skim_guarded(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
         if self._collector.listens:
             return begin
@@ -239,6 +251,8 @@ class Session:
 
     def _observe_received(self, message: Message) -> Verdict:
         commit = self._bill.received(message)
+        if not self._debut.over:
+            self._heard_first(message)
         if self._taps:
             self._taps[1].offer(message)
         if self._collector.begun:
@@ -349,6 +363,10 @@ class Session:
             ):
                 dismiss(link, farewell)
 
+    def _end_debut(self) -> None:
+        if self.ending is not None:
+            self._debut.ended(self.ending)
+
     # -- the two log lines -------------------------------------------------------------------
 
     def _log_open(self) -> None:
@@ -361,6 +379,7 @@ class Session:
             upstream_model=context.upstream_model,
             upstream_request=context.upstream_request_id,
             client=context.client_address,
+            tried=context.tried or None,
         )
 
     def _log_close(self) -> None:
