@@ -103,7 +103,6 @@ class Session:
         self._debut = Debut(on_debut)
         if not self._taps:
             self._up.look_with(meter.skim_sent, express=True)
-            self._down.look_with(skim_nothing, express=True)
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""

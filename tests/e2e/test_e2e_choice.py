@@ -2,14 +2,22 @@
 
 import json
 import socket
+import ssl
+import subprocess
+import threading
+from collections import deque
 from pathlib import Path
 
 import pytest
+import trustme
 from support.clients import eventually
-from support.processes import simulator
-from support.relays import PROVIDER_KEY, RelayProcess, relay
+from support.processes import python, simulator
+from support.proxies import connect_proxy
+from support.relays import PROVIDER_KEY, RelayProcess, relay, write_settings
+from support.upstreams import upstream
 from support.workers import metrics
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.server import ServerConnection
 
 SECOND = """
 priority = 1
@@ -110,3 +118,72 @@ def test_when_all_refuse_the_client_is_told_who_was_tried(tmp_path: Path):
     assert error["code"] == "rate_limit_exceeded"
     assert "Tried: up (401), second (429)." in running.output
     assert "planted" not in running.output + answer.body.decode()
+
+
+QUOTA = {"type": "insufficient_quota", "code": "insufficient_quota", "message": "no money"}
+
+
+def accepts_and_fails(connection: ServerConnection) -> None:
+    connection.send(json.dumps({"type": "session.created", "session": {}}))
+    connection.send(json.dumps({"type": "error", "event_id": "e", "error": QUOTA}))
+    connection.close(4000, "quota")
+
+
+def hangs_up(connection: ServerConnection) -> None:
+    connection.close(1011, "overloaded")
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "why"),
+    [(accepts_and_fails, 4000, "error_key"), (hangs_up, 1011, "closed_1011")],
+)
+def test_one_that_accepts_and_then_fails_is_asked_last_from_then_on(
+    tmp_path: Path, handler, code, why
+):
+    with (
+        upstream(handler) as first,
+        simulator() as second,
+        relay(tmp_path, first, upstreams=SECOND.format(url=second)) as running,
+    ):
+        with running.connect() as client:
+            with pytest.raises(ConnectionClosed):
+                deque(iter(lambda: client.recv(timeout=30), None))
+            assert client.close_code == code  # it is this client's: nothing is tried again
+        running.process.wait_for(f"why={why}")
+        turn(running)
+    assert [line.count("upstream=second") for line in opened(running)] == [0, 1]
+    assert "tried=" not in running.output
+
+
+def test_an_upstream_behind_a_proxy_and_a_certificate_of_ones_own(tmp_path: Path):
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("provider.invalid").configure_cert(context)
+    greeted = threading.Event()
+
+    def greets(connection: ServerConnection) -> None:
+        connection.send(json.dumps({"type": "session.created", "session": {}}))
+        greeted.wait(30)
+
+    names = {"provider.invalid": "127.0.0.1"}
+    with upstream(greets, ssl=context) as base_url, connect_proxy(names=names) as proxy:
+        port = base_url.rpartition(":")[2]
+        own = f'ca_file = "ca.pem"\nproxy = "{proxy.url("relay:planted-word")}"'
+        with relay(tmp_path, f"wss://provider.invalid:{port}", upstreams=own) as running:
+            with running.connect() as client:
+                assert json.loads(client.recv(timeout=30))["type"] == "session.created"
+            greeted.set()
+    assert b"Proxy-Authorization: Basic " in proxy.heads[0]
+    assert "planted" not in running.output
+
+
+def test_a_ca_file_that_is_none_stops_the_start_in_one_line(tmp_path: Path):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    config = write_settings(tmp_path, "wss://h", upstreams='ca_file = "ca.pem"')
+    command = python("-m", "relay_app.cli", "serve", "--config", config, "--bind", "127.0.0.1:0")
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    [line] = done.stderr.splitlines()
+    assert "upstreams[0].ca_file = " in line
+    assert "no PEM certificate in it" in line
