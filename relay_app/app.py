@@ -102,6 +102,7 @@ class Relay:
             dial or Dialler(settings.server, self._rooms),
             seconds=settings.server.dial_seconds,
             on_attempt=self.metrics.attempted,
+            on_spoiled=self.metrics.spoiled,
             on_resting=self.metrics.resting,
         )
         self._clock = clock

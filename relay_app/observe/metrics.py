@@ -99,6 +99,11 @@ class Metrics:
             "upstream",
             "result",
         )
+        self._spoiled = self._counter(
+            "upstream_spoiled",
+            "Sessions that an upstream accepted and that it could not begin",
+            "upstream",
+        )
         self._resting = Gauge(
             "relay_upstream_resting",
             "Keys of an upstream, or the upstream itself, that failed and have not worked since",
@@ -177,6 +182,10 @@ class Metrics:
     def attempted(self, upstream: str, result: str) -> None:
         """Counts a dial, and what came of it."""
         self._attempts.labels(upstream, result).inc()
+
+    def spoiled(self, upstream: str) -> None:
+        """Counts a session that an upstream accepted and could not begin."""
+        self._spoiled.labels(upstream).inc()
 
     def resting(self, upstream: str, count: int) -> None:
         """Says how much of an upstream rests."""

@@ -103,6 +103,8 @@ class Session:
         self._debut = Debut(on_debut)
         if not self._taps:
             self._up.look_with(meter.skim_sent, express=True)
+            if guard is None:
+                meter.note_down(self._bill.look_soon)
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
@@ -226,12 +228,12 @@ class Session:
     def _heard_first(self, message: Message) -> None:
         """Looks at what the upstream begins with; once that is over, its messages are skimmed."""
         self._debut.heard(message)
-        if self._debut.over and not self._taps and not self._collector.begun:
-            if self._guard is None:
-                self._down.look_with(self._meter.skim_received, express=True)
-                self._meter.note_down(self._bill.look_soon)
-            else:
-                self._down.look_with(self._skim_guarded)
+        if not self._debut.over or self._taps or self._collector.begun:
+            return
+        if self._guard is None:
+            self._down.look_with(self._meter.skim_received, express=True)
+        else:
+            self._down.look_with(self._skim_guarded)
 
     def _skim_guarded(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
         if self._collector.listens:

@@ -32,18 +32,21 @@ __all__ = ["Choice", "Chosen"]
 MAX_TRIES: Final = 8
 SHORTEST_TRY_SECONDS: Final = 0.1
 """With less time than this left another attempt is not worth its packets."""
-_LASTING: Final = (Blame.LIMIT, Blame.UPSTREAM, Blame.KEY)
 _OF_THE_KEY: Final = (Blame.LIMIT, Blame.KEY)
+"""What another key may not have, and what is its owner's own."""
 _TELLING: Final = list(Blame)
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
+    """A route, and a key for it: the one with that number, or one that a client ``brought``."""
+
     route: Route
     key: int
     credential: Credential
+    brought: bool = False
 
     @property
     def upstream(self) -> str:
@@ -56,23 +59,30 @@ class _Candidate:
         return f"{self.upstream}[{self.key}]" if several else self.upstream
 
 
+_Failure = tuple[Candidate, UpstreamFault]
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """An upstream that has answered 101. ``tried`` says who had not, and why; "" if it was the
-    first to be asked. ``ours`` says that the provider's key is not the client's."""
+    first to be asked."""
 
     dialled: Dialled
-    route: Route
-    key: int = 0
-    ours: bool = True
-    tried: str = ""
+    candidate: Candidate
+    asked_at: float
+    tried: str
+
+    @property
+    def route(self) -> Route:
+        return self.candidate.route
 
 
 class Choice:
     """The upstreams of one worker, and what it has learnt about them.
 
-    ``on_attempt`` is told the upstream and the result of each attempt, ``on_resting`` how many keys
-    of an upstream rest, its own rest being one.
+    ``on_attempt`` is told the upstream and the result of each attempt, ``on_spoiled`` the upstream
+    of each session that was accepted and could not begin, ``on_resting`` how many keys of an
+    upstream rest, its own rest being one, whenever that changes.
     """
 
     def __init__(
@@ -82,6 +92,7 @@ class Choice:
         *,
         seconds: float,
         on_attempt: Callable[[str, str], None] = lambda upstream, result: None,
+        on_spoiled: Callable[[str], None] = lambda upstream: None,
         on_resting: Callable[[str, int], None] = lambda upstream, count: None,
         rests: Rests | None = None,
         random: Random | None = None,
@@ -93,7 +104,9 @@ class Choice:
         self._dial = dial
         self._seconds = seconds
         self._on_attempt = on_attempt
+        self._on_spoiled = on_spoiled
         self._on_resting = on_resting
+        self._told: dict[str, int] = {}
         self._rests = Rests(clock=clock) if rests is None else rests
         # Not the global one, which a host may have seeded; and not one that forks inherit.
         self._random = SystemRandom() if random is None else random
@@ -112,64 +125,58 @@ class Choice:
         """
         deadline = self._clock() + self._seconds
         waiting = self._candidates(routes, brought)
-        failed: list[tuple[_Candidate, UpstreamFault]] = []
+        failed: list[_Failure] = []
         while True:
             candidate, rested = self._next(waiting)
-            left = deadline - self._clock()
-            others = any(other.upstream != candidate.upstream for other in waiting)
-            seconds = left / 2 if others else left
-            self._rests.trying(candidate.upstream, candidate.key)
+            seconds = _share(candidate, waiting, deadline - self._clock())
+            asked_at = self._rests.trying(candidate.upstream, candidate.key)
             try:
                 dialled = self._dial(request(candidate.route, candidate.credential, seconds))
             except UpstreamFault as fault:
                 failed.append((candidate, fault))
                 due_to = blame(fault)
-                self._note(candidate, fault, due_to, own=brought is None)
-                if due_to is Blame.REQUEST or (brought is not None and due_to in _OF_THE_KEY):
-                    raise self._telling(failed[-1:], failed) from None
-                # Other keys of an upstream are of use only if it is the key's doing.
-                whole = rested or due_to not in _OF_THE_KEY
-                waiting = [
-                    other
-                    for other in waiting
-                    if other is not candidate
-                    and not (whole and other.upstream == candidate.upstream)
-                ]
-                no_time = deadline - self._clock() < SHORTEST_TRY_SECONDS
-                if not waiting or no_time or len(failed) == MAX_TRIES:
-                    raise self._telling(failed, failed) from None
+                self._learn(candidate, fault, due_to, asked_at)
+                waiting = _still_of_use(waiting, candidate, due_to, rested)
+                in_time = deadline - self._clock() >= SHORTEST_TRY_SECONDS
+                if not (waiting and in_time and len(failed) < MAX_TRIES):
+                    raise _most_telling(failed) from None
             else:
                 self._on_attempt(candidate.upstream, "ok")
-                self._rests.accepted(candidate.upstream, candidate.key)
+                self._rests.accepted(candidate.upstream, candidate.key, asked_at)
                 self._tell(candidate.upstream)
-                ours, tried = brought is None, _tried(failed)
-                return Chosen(dialled, candidate.route, candidate.key, ours, tried)
+                return Chosen(dialled, candidate, asked_at, _tried(failed))
 
     def worked(self, chosen: Chosen) -> None:
         """A session has come to work, not just to its 101."""
-        upstream = chosen.route.upstream.name
-        self._rests.proved(upstream, chosen.key)
-        self._tell(upstream)
+        candidate = chosen.candidate
+        self._rests.proved(candidate.upstream, candidate.key, chosen.asked_at)
+        self._tell(candidate.upstream)
 
     def spoiled(self, chosen: Chosen, due_to: Blame, why: str) -> None:
         """An upstream ended a session as soon as it had begun, or said that it cannot have one."""
-        if due_to in _LASTING and (chosen.ours or due_to not in _OF_THE_KEY):
-            self._on_attempt(chosen.route.upstream.name, "accepted_then_failed")
-            key = chosen.key if due_to in _OF_THE_KEY else ALL_KEYS
-            self._rest(chosen.route.upstream.name, key, due_to, why, late=True)
+        candidate = chosen.candidate
+        if _is_learnt(candidate, due_to):
+            self._on_spoiled(candidate.upstream)
+            self._rest(candidate, due_to, why, late=True)
 
     # -- in which order ----------------------------------------------------------------------
 
-    def _candidates(self, routes: Sequence[Route], brought: Credential | None) -> list[_Candidate]:
-        found = []
+    def _candidates(self, routes: Sequence[Route], brought: Credential | None) -> list[Candidate]:
+        found: list[Candidate] = []
         for _, group in groupby(routes, key=lambda route: route.upstream.priority):
             for route in self._drawn(list(group)):
-                own = self._credentials.get(route.upstream.name) or [Credential("")]
-                keys = [brought] if brought is not None else own
-                of_this = [_Candidate(route, key, one) for key, one in enumerate(keys)]
-                if len(of_this) > 1:
-                    self._random.shuffle(of_this)
-                found += of_this
+                if brought is not None:
+                    found.append(Candidate(route, 0, brought, brought=True))
+                else:
+                    found += self._of(route)
+        return found
+
+    def _of(self, route: Route) -> list[Candidate]:
+        """The keys of a route, in any order."""
+        keys = self._credentials[route.upstream.name] or [Credential("")]
+        found = [Candidate(route, number, key) for number, key in enumerate(keys)]
+        if len(found) > 1:
+            self._random.shuffle(found)
         return found
 
     def _drawn(self, routes: list[Route]) -> list[Route]:
@@ -181,7 +188,7 @@ class Choice:
             routes, key=lambda route: -(self._random.random() ** (1 / route.upstream.weight))
         )
 
-    def _next(self, waiting: Sequence[_Candidate]) -> tuple[_Candidate, bool]:
+    def _next(self, waiting: Sequence[Candidate]) -> tuple[Candidate, bool]:
         """Who is asked next, and whether it still rests."""
         best, least = waiting[0], float("inf")
         # Anew for each attempt: other sessions learn while this one waits.
@@ -195,63 +202,88 @@ class Choice:
 
     # -- what came of it ---------------------------------------------------------------------
 
-    def _note(
-        self, candidate: _Candidate, fault: UpstreamFault, due_to: Blame, *, own: bool
+    def _learn(
+        self, candidate: Candidate, fault: UpstreamFault, due_to: Blame, asked_at: float
     ) -> None:
         self._on_attempt(candidate.upstream, result(fault))
-        if due_to is Blame.UPSTREAM:
-            key = ALL_KEYS
-        else:
-            self._rests.answered(candidate.upstream)
-            key = candidate.key
-        if due_to in _LASTING and (own or due_to is Blame.UPSTREAM):
+        if due_to is not Blame.UPSTREAM:
+            self._rests.answered(candidate.upstream, asked_at)
+        if _is_learnt(candidate, due_to):
             asked = retry_after_seconds(fault.headers.get("Retry-After", ""), time.time())
-            self._rest(candidate.upstream, key, due_to, result(fault), asked_seconds=asked)
+            self._rest(candidate, due_to, result(fault), asked_seconds=asked)
         self._tell(candidate.upstream)
 
     def _rest(
         self,
-        upstream: str,
-        key: int,
+        candidate: Candidate,
         due_to: Blame,
         why: str,
         *,
         asked_seconds: float | None = None,
         late: bool = False,
     ) -> None:
-        seconds, begun = self._rests.failed(
-            upstream, key, due_to, asked_seconds=asked_seconds, late=late
+        of_the_key = due_to in _OF_THE_KEY
+        seconds, is_news = self._rests.failed(
+            candidate.upstream,
+            candidate.key if of_the_key else ALL_KEYS,
+            due_to,
+            asked_seconds=asked_seconds,
+            late=late,
         )
-        if begun:
-            alone = key == ALL_KEYS or len(self._credentials[upstream]) < 2
-            whole = "" if alone else f" key={key}"
-            _log.warning("upstream rests upstream=%s%s seconds=%.1f why=%s",
-                         upstream, whole, seconds, why)  # fmt: skip
-        self._tell(upstream)
+        if is_news:
+            who = candidate.name if of_the_key else candidate.upstream
+            _log.warning("upstream rests upstream=%s seconds=%.1f why=%s", who, seconds, why)
+        self._tell(candidate.upstream)
 
     def _tell(self, upstream: str) -> None:
-        self._on_resting(upstream, self._rests.resting(upstream))
-
-    def _telling(
-        self,
-        among: Sequence[tuple[_Candidate, UpstreamFault]],
-        failed: Sequence[tuple[_Candidate, UpstreamFault]],
-    ) -> UpstreamFault:
-        """The fault that a client can do most with, and who was tried."""
-        fault = min((fault for _, fault in among), key=lambda fault: _TELLING.index(blame(fault)))
-        if len(failed) == 1:
-            return fault
-        told = UpstreamFault(
-            f"{fault.message} Tried: {_tried(failed)}.",
-            status=fault.status,
-            code=fault.code,
-            type=fault.type,
-            param=fault.param,
-            headers=fault.headers,
-        )
-        told.answered = fault.answered
-        return told
+        resting = self._rests.resting(upstream)
+        before, self._told[upstream] = self._told.get(upstream), resting
+        if resting != before:
+            self._on_resting(upstream, resting)
+        if before and not resting:
+            _log.info("upstream works again upstream=%s", upstream)
 
 
-def _tried(failed: Sequence[tuple[_Candidate, UpstreamFault]]) -> str:
+def _share(candidate: Candidate, waiting: Sequence[Candidate], left: float) -> float:
+    """How much of the time that is left an attempt may take."""
+    others = any(other.upstream != candidate.upstream for other in waiting)
+    return left / 2 if others else left
+
+
+def _is_learnt(candidate: Candidate, due_to: Blame) -> bool:
+    """Whether a failure says something about an upstream or a key of ours."""
+    return due_to is Blame.UPSTREAM or (due_to in _OF_THE_KEY and not candidate.brought)
+
+
+def _still_of_use(
+    waiting: Sequence[Candidate], failed: Candidate, due_to: Blame, rested: bool
+) -> list[Candidate]:
+    """Who of ``waiting`` may do better than ``failed``."""
+    of_the_key = due_to in _OF_THE_KEY
+    if due_to is Blame.REQUEST or (of_the_key and failed.brought):
+        return []
+    if of_the_key and not rested:
+        return [other for other in waiting if other is not failed]
+    # Other keys are of no use; and where all rest, one of an upstream is enough.
+    return [other for other in waiting if other.upstream != failed.upstream]
+
+
+def _most_telling(failed: Sequence[_Failure]) -> UpstreamFault:
+    """The fault that a client can do most with, and who was tried."""
+    fault = min((fault for _, fault in failed), key=lambda fault: _TELLING.index(blame(fault)))
+    if len(failed) == 1:
+        return fault
+    told = UpstreamFault(
+        f"{fault.message} Tried: {_tried(failed)}.",
+        status=fault.status,
+        code=fault.code,
+        type=fault.type,
+        param=fault.param,
+        headers=fault.headers,
+    )
+    told.answered = fault.answered
+    return told
+
+
+def _tried(failed: Sequence[_Failure]) -> str:
     return ", ".join(f"{candidate.name} ({result(fault)})" for candidate, fault in failed)

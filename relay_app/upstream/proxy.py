@@ -18,6 +18,8 @@ from relay_app import __version__
 __all__ = ["Proxy", "ProxyRefused", "open_tunnel"]
 
 MAX_HEAD_BYTES = 16_384
+MAX_HEADS = 8
+"""Of which all but the last may be interim (RFC 9110 section 15.2)."""
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _LONGEST_END = 4
@@ -57,9 +59,9 @@ def open_tunnel(sock: Any, proxy: Proxy, host: str, port: int) -> None:
     Raises ProxyRefused, and OSError if the connection breaks.
     """
     sock.sendall(_connect(proxy, host, port))
-    while True:
-        head = _read_head(sock)
-        found = _STATUS.match(head)
+    status = 100
+    for _ in range(MAX_HEADS):
+        found = _STATUS.match(_read_head(sock))
         if found is None:
             raise ProxyRefused("answered no HTTP", "handshake")
         status = int(found[1])
@@ -67,7 +69,7 @@ def open_tunnel(sock: Any, proxy: Proxy, host: str, port: int) -> None:
             break
     if status == 407:
         raise ProxyRefused("wants other credentials than it was given (407)", "refused")
-    if status >= 300:
+    if not 200 <= status < 300:
         raise ProxyRefused(f"answered {status} to CONNECT", "refused")
 
 

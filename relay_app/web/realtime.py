@@ -193,10 +193,12 @@ class RealtimeEndpoint:
         prices = [self.price.find(r.upstream.name, r.model, asked.model) for r in routes]
         limited = principal.key is not None and principal.key.budget_usd is not None
         if limited and asked.intent != "transcription":
-            routes = [route for route, price in zip(routes, prices, strict=True) if price]
+            routes = [r for r, price in zip(routes, prices, strict=True) if price is not None]
             if not routes:
                 raise model_not_priced(asked.model)
-        return routes, max((LivePrice(price).pace for price in prices if price), default=0.0)
+        return routes, max(
+            (LivePrice(price).pace for price in prices if price is not None), default=0.0
+        )
 
     def _transcription(self, principal: Principal) -> list[Route]:
         # The session's own update names the ASR model, so a key that is limited to certain

@@ -171,6 +171,7 @@ class Stage:
         client_early: bytes = b"",
         audit: Any = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
+        on_debut: Callable[..., None] = lambda due_to, why: None,
         **limits: Any,
     ) -> None:
         self.now = 1_000.0
@@ -198,6 +199,7 @@ class Stage:
             guard=guard,
             audit=audit,
             on_hold=on_hold,
+            on_debut=on_debut,
             clock=lambda: self.now,
         )
         self.runner = gevent.Greenlet(run, self.session)

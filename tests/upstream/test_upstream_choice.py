@@ -8,6 +8,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay_app.errors import UpstreamFault
 from relay_app.settings import Upstream
@@ -39,6 +41,7 @@ class World:
         self.asked: list[tuple[str, str]] = []
         self.seconds: list[float] = []
         self.attempts: Counter[tuple[str, str]] = Counter()
+        self.spoiled: list[str] = []
         self.resting: dict[str, int] = {}
         self._catalogue = Catalogue(upstreams)
         self.choice = Choice(
@@ -46,6 +49,7 @@ class World:
             self._dial,
             seconds=SECONDS,
             on_attempt=lambda *labels: self.attempts.update([labels]),
+            on_spoiled=self.spoiled.append,
             on_resting=self.resting.__setitem__,
             rests=Rests(clock=self.clock, between=lambda low, high: low),
             random=Random(seed),
@@ -167,7 +171,7 @@ def test_a_request_that_nobody_could_answer_is_not_tried_elsewhere(status):
     fault = world.fault()
     assert world.names == ["a"]
     assert fault.answered == status
-    assert not world.resting.get("a")
+    assert not world.resting["a"]
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
@@ -193,6 +197,50 @@ def test_there_is_an_end_to_trying():
     world.answers["a"] = says(429)
     assert world.fault().status == 429
     assert len(world.asked) == MAX_TRIES
+
+
+WHOLE = {"unreachable": unreachable, "503": says(503), "404": says(404)}
+OF_A_KEY = {"401": says(401), "429": says(429)}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.integers(1, 5),
+            st.sampled_from(["", "", *WHOLE]),
+            st.lists(st.sampled_from(["ok", *OF_A_KEY]), min_size=1, max_size=2),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(),
+)
+def test_whoever_would_say_yes_is_found_and_nobody_is_asked_twice(plan, seed):
+    upstreams, answers, willing, asked_if_none = [], {}, {}, 0
+    for number, (priority, weight, whole, keys) in enumerate(plan):
+        name = f"u{number}"
+        names = [f"key{k}" for k in range(len(keys))]
+        upstreams.append(up(name, *names, priority=priority, weight=weight))
+        asked_if_none += 1 if whole else len(keys)
+        if whole:
+            answers[name] = WHOLE[whole]
+        else:
+            answers |= {f"{name}/key{k}": OF_A_KEY[a] for k, a in enumerate(keys) if a != "ok"}
+            if "ok" in keys:
+                willing[name] = priority
+    world = World(*upstreams, seed=seed)
+    world.answers = answers
+    if willing:
+        chosen = world.dial()
+        assert willing[chosen.candidate.upstream] == min(willing.values())
+    else:
+        world.fault()
+        assert len(world.asked) == asked_if_none
+    assert len(set(world.asked)) == len(world.asked)
+    priorities = [plan[int(name[1:])][0] for name in world.names]
+    assert priorities == sorted(priorities)
+    assert sum(world.attempts.values()) == len(world.asked)
 
 
 # -- time ---------------------------------------------------------------------------------------
@@ -322,8 +370,14 @@ def test_many_that_fail_together_begin_one_rest_and_say_so_once(caplog):
     gevent.idle()
     fails.set()
     assert {dial.get().route.upstream.name for dial in dials} == {"b"}
-    [said] = [record.getMessage() for record in caplog.records]
-    assert said == "upstream rests upstream=a seconds=2.0 why=unreachable"
+    assert caplog.messages == ["upstream rests upstream=a seconds=2.0 why=unreachable"]
+    caplog.clear()
+    caplog.set_level("INFO")
+    world.clock.now += 2
+    del world.answers["a"]
+    world.dial()
+    world.dial()
+    assert caplog.messages == ["upstream works again upstream=a"]
 
 
 # -- a key of the client's ----------------------------------------------------------------------
@@ -356,7 +410,8 @@ def test_an_upstream_that_accepts_and_then_fails_rests():
     world.again()
     world.dial()
     assert world.names == ["b"]
-    assert world.attempts["a", "accepted_then_failed"] == 1
+    assert world.spoiled == ["a"]
+    assert world.attempts["a", "ok"] == 1
 
 
 def test_a_key_that_is_accepted_and_then_fails_rests_alone():

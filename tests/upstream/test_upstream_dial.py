@@ -706,6 +706,7 @@ SECRET_USER = "planted-user:planted-password"
         (b"HTTP/1.1 403 planted\r\n\r\n", "answered 403 to CONNECT", "refused"),
         (b"HTTP/1.1 502 planted\r\n\r\n<html>", "answered 502 to CONNECT", "refused"),
         (b"HTTP/1.1 302 x\r\nLocation: http://planted\r\n\r\n", "answered 302", "refused"),
+        (b"HTTP/1.1 103 planted\r\n\r\n" * 9, "answered 103 to CONNECT", "refused"),
         (b"SSH-2.0-planted\r\n\r\n", "answered no HTTP", "handshake"),
         (b"HTTP/2 200 planted\r\n\r\n", "answered no HTTP", "handshake"),
         (b"HTTP/1.1 200 OK\r\n", "closed before it answered", "closed"),

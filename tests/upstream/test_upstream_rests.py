@@ -102,20 +102,33 @@ def test_a_key_rests_alone_and_an_upstream_with_all_its_keys(rests: Rests):
 def test_a_101_ends_a_rest_and_a_refusal_that_of_the_upstream(rests: Rests):
     rests.failed(UP, 0, Blame.KEY)
     rests.failed(UP, ALL_KEYS, Blame.UPSTREAM)
-    rests.answered(UP)
+    asked_at = rests.trying(UP, 0)
+    rests.answered(UP, asked_at)
     assert (rests.left(UP, 0), rests.left(UP, 1)) == (30, 0)
-    rests.accepted(UP, 0)
+    rests.accepted(UP, 0, asked_at)
     assert (rests.left(UP, 0), rests.resting(UP)) == (0, 0)
+
+
+def test_who_was_asked_before_a_failure_does_not_disprove_it(rests: Rests, clock: Clock):
+    asked_at = rests.trying(UP, 0)
+    clock.now += 0.5
+    rests.failed(UP, 0, Blame.LIMIT)
+    rests.failed(UP, ALL_KEYS, Blame.UPSTREAM)
+    rests.accepted(UP, 0, asked_at)
+    rests.answered(UP, asked_at)
+    rests.proved(UP, 0, asked_at)
+    assert rests.left(UP, 0) == 5
+    assert rests.resting(UP) == 2
 
 
 def test_a_101_does_not_make_good_what_failed_behind_one(rests: Rests, clock: Clock):
     rests.failed(UP, 0, Blame.KEY, late=True)
     clock.now += 30
-    rests.trying(UP, 0)
-    rests.accepted(UP, 0)
-    assert rests.left(UP, 0) == 0
-    assert rests.resting(UP) == 1
+    asked_at = rests.trying(UP, 0)
+    rests.accepted(UP, 0, asked_at)
+    assert rests.left(UP, 0) == TRIAL_SECONDS
     rests.failed(UP, 0, Blame.KEY, late=True)
     assert rests.left(UP, 0) == 60
-    rests.proved(UP, 0)
+    clock.now += 60
+    rests.proved(UP, 0, rests.trying(UP, 0))
     assert (rests.left(UP, 0), rests.resting(UP)) == (0, 0)
