@@ -27,7 +27,9 @@ from relay_app.session.keeper import Keeper
 from relay_app.session.tap import open_sink
 from relay_app.settings import Settings
 from relay_app.upstream.catalogue import Catalogue
+from relay_app.upstream.choice import Choice
 from relay_app.upstream.dial import Dial, Dialler
+from relay_app.upstream.trust import check_ca_files
 from relay_app.web.auth import Authenticator
 from relay_app.web.door import Door
 from relay_app.web.hub import SessionHub
@@ -95,7 +97,15 @@ class Relay:
         days = settings.store.retention_days
         self._retention = None if days is None else Retention(self.store, days, clock=clock)
         self._authenticator = Authenticator(settings.auth.mode, settings.keys, self.stored_keys)
-        self._dial = dial or Dialler(settings.server, self._rooms)
+        check_ca_files(settings.upstreams, settings.source)
+        self._choice = Choice(
+            settings.upstreams,
+            dial or Dialler(settings.server, self._rooms),
+            seconds=settings.server.dial_seconds,
+            on_attempt=self.metrics.attempted,
+            on_spoiled=self.metrics.spoiled,
+            on_resting=self.metrics.resting,
+        )
         self._clock = clock
 
     def register(self, app: Flask) -> None:
@@ -107,8 +117,7 @@ class Relay:
             door=door,
             authenticator=self._authenticator,
             catalogue=Catalogue(settings.upstreams),
-            api_keys={u.name: u.api_keys[0] for u in settings.upstreams if u.api_keys},
-            dial=self._dial,
+            choice=self._choice,
             hub=self.hub,
             keeper=self.keeper,
             accountant=self.accountant,

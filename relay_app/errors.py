@@ -76,11 +76,15 @@ class ClientFault(Fault):
 
 
 class UpstreamFault(Fault):
-    """The provider refused, vanished, or broke the protocol."""
+    """The provider refused, vanished, or broke the protocol.
+
+    ``answered`` is the HTTP status with which it refused, None if there was none.
+    """
 
     status = 502
     close_code = 1011
     type = "server_error"
+    answered: int | None = None
 
 
 class RelayFault(Fault):

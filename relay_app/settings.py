@@ -161,6 +161,23 @@ def _base_url(value: Any) -> Any:
     return value.rstrip("/")
 
 
+def _proxy_url(value: Any) -> Any:
+    accepted = "a URL like http://user:password@host:3128 (http alone; no path, no query)"
+    if not isinstance(value, str):
+        raise ValueError(accepted)
+    try:
+        parts = urlsplit(value)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError(accepted) from None
+    clean = not (parts.path.strip("/") or parts.query or parts.fragment)
+    if parts.scheme != "http" or not parts.hostname or not clean:
+        raise ValueError(accepted)
+    if not (port_is_fine and _is_host(parts.hostname) and re.fullmatch(r"[!-~]+", value)):
+        raise ValueError(accepted)
+    return value
+
+
 def _is_host(name: str) -> bool:
     if ":" not in name:
         # What DNS and TLS can carry; underscores are common among containers.
@@ -279,7 +296,11 @@ def _checked(kind: type[Key], values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A provider: where it is, which dialect it speaks, which models it is asked for."""
+    """A provider: where it is, which dialect it speaks, which models it is asked for.
+
+    Of those that have a model the lowest ``priority`` is asked first, and of several of it each
+    as often as its ``weight`` says. ``ca_file`` holds certificates to trust besides the system's.
+    """
 
     name: str = _setting(_NAME)
     base_url: str = _setting(_base_url)
@@ -289,6 +310,7 @@ class Upstream:
     api_keys: tuple[str, ...] = _setting(_texts("keys, or env:NAME"), (), repr=False)
     models: Mapping[str, str] = _setting(_model_map, default_factory=lambda: {"*": "*"})
     priority: int = _setting(_whole(0, 1_000, "steps, 0 first"), 1)
+    weight: int = _setting(_whole(1, 1_000, "shares"), 1)
     transcription: bool = _setting(_flag, True)
     hide_rate_limits: bool = _setting(_flag, False)
     api_version: str = _setting(
@@ -298,6 +320,13 @@ class Upstream:
         _matching(r"[!-~]{1,64}", "what goes before its models in the price list, like azure/eu/"),
         "",
     )
+    ca_file: str = _setting(_matching(r"[^\0\r\n]+", "the path of a PEM file of certificates"), "")
+    proxy: str = _setting(_proxy_url, "", repr=False)
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return urlsplit(self.base_url).scheme in ("wss", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,9 +365,6 @@ class Prices:
     file: str = _setting(_matching(r"[^\0\r\n]+", "the path of a price file"), "")
 
 
-_LATER: dict[str, tuple[str, ...]] = {
-    "upstreams": ("weight", "ca_file", "proxy"),
-}
 _SECTIONS = ("server", "auth", "keys", "upstreams", "store", "audit", "prices")
 _UNSET_SHA256 = "0" * 64
 """Stands for the digest of a key whose variable is not set, where nobody asks for it."""
@@ -472,8 +498,6 @@ class _Reader:
         known = {f.name: f for f in fields(kind)}
         values = {}
         for name, value in table.items():
-            if name in _LATER.get(place.partition("[")[0], ()):
-                raise SettingsError(f"{self._source}: {place}.{name} is not supported yet")
             if name not in known:
                 raise self._unknown(f"{place}.{name}", [*known, *(["key"] if kind is Key else [])])
             values[name] = self._checked(f"{place}.{name}", value, known[name].metadata["check"])
@@ -560,8 +584,8 @@ class _Reader:
             )
         for index, upstream in enumerate(settings.upstreams):
             place = f"{source}: upstreams[{index}]"
-            if len(upstream.api_keys) > 1:
-                raise SettingsError(f"{place}.api_keys: more than one key is not supported yet")
+            if len(set(upstream.api_keys)) < len(upstream.api_keys):
+                raise SettingsError(f"{place}.api_keys: the same key is there twice")
             if settings.auth.mode != "passthrough" and not upstream.api_keys:
                 raise SettingsError(f"{place}.api_keys is missing")
             if settings.auth.mode == "passthrough" and upstream.api_keys:
@@ -573,6 +597,8 @@ class _Reader:
                 raise SettingsError(f"{place}.api_keys: a key has characters no header can carry")
             if upstream.api_version and upstream.dialect != "azure":
                 raise SettingsError(f'{place}.api_version is for dialect "azure" only')
+            if upstream.ca_file and not upstream.tls:
+                raise SettingsError(f"{place}.ca_file is for a base_url of wss or https only")
 
     def _error(self, place: str, value: Any, accepted: str) -> SettingsError:
         return SettingsError(
@@ -591,7 +617,7 @@ def _shown(place: str, value: Any) -> str:
     """``value`` for a message, unless it may have a secret in it."""
     if isinstance(value, dict):
         return "a table"
-    secret = re.search(r"key|url", place.rpartition(".")[2])
+    secret = re.search(r"key|url|proxy", place.rpartition(".")[2])
     if isinstance(value, list):
         return "(hidden)" if secret or _has_tables(value) else _short(value)
     if isinstance(value, str) and value.startswith("env:"):
@@ -629,4 +655,8 @@ def _with_paths_from(settings: Settings, base: Path) -> Settings:
     prices = settings.prices
     if prices.file:
         prices = replace(prices, file=str(base / prices.file))
-    return replace(settings, store=store, audit=audit, prices=prices)
+    upstreams = tuple(
+        replace(upstream, ca_file=str(base / upstream.ca_file)) if upstream.ca_file else upstream
+        for upstream in settings.upstreams
+    )
+    return replace(settings, store=store, audit=audit, prices=prices, upstreams=upstreams)

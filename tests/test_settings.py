@@ -170,9 +170,13 @@ def test_a_key_that_cannot_be_used_is_named_and_not_shown(text, said):
             "upstreams[0].api_keys is missing",
         ),
         (complete(upstreams=UPSTREAMS * 2), "upstreams: the name 'u' is used twice"),
-        (up("weight = 2"), "upstreams[0].weight is not supported yet"),
-        (up("ca_file = 'x'"), "upstreams[0].ca_file is not supported yet"),
-        (up("proxy = 'x'"), "upstreams[0].proxy is not supported yet"),
+        (up("weight = 0"), "upstreams[0].weight = 0: expected a whole number of shares from 1"),
+        (up("weight = 1.5"), "upstreams[0].weight = 1.5: expected a whole number of shares"),
+        (up("ca_file = ''"), "upstreams[0].ca_file = '': expected the path of a PEM file"),
+        (
+            up("ca_file = 'x'").replace("wss://host", "ws://host"),
+            "upstreams[0].ca_file is for a base_url of wss or https only",
+        ),
         (up("dialect = 'gemini'"), "upstreams[0].dialect = 'gemini': expected \"openai\" or"),
         (up("priority = -1"), "upstreams[0].priority = -1: expected a whole number of steps"),
         (up("transcription = 1"), "upstreams[0].transcription = 1: expected true or false"),
@@ -193,7 +197,7 @@ def test_an_upstream_that_cannot_be_used_is_named(text, said):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (f'["{SECRET}", "k2"]', "upstreams[0].api_keys: more than one key is not supported yet"),
+        (f'["{SECRET}", "{SECRET}"]', "upstreams[0].api_keys: the same key is there twice"),
         (f'["{SECRET}", 3]', "upstreams[0].api_keys = (hidden): expected a list of keys"),
         (f'"{SECRET}"', "upstreams[0].api_keys = (hidden): expected a list of keys"),
         (f'["{SECRET} "]', "upstreams[0].api_keys: a key has characters no header can carry"),
@@ -218,6 +222,33 @@ def test_provider_keys_that_cannot_be_used_are_not_shown(keys, said):
 def test_a_base_url_that_cannot_be_dialled_stops_the_start_unseen(url):
     text = f'[[upstreams]]\nname = "u"\nbase_url = "{url}"\napi_keys = ["k"]\n'
     assert "base_url = (hidden): expected a URL like wss://" in complaint(complete(upstreams=text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "proxy:3128", f"https://u:{SECRET}@h", f"socks5://u:{SECRET}@h", f"http://u:{SECRET}@",
+        f"http://u:{SECRET}@h:0", f"http://u:{SECRET}@h:99999", f"http://u:{SECRET}@h/path",
+        f"http://u:{SECRET}@h?q", f"http://u:{SECRET}@h#f", f"http://u:{SECRET} @h",
+        f"http://u:{SECRET}@h\\r\\nx", f"http://{SECRET}@[::zz]",
+    ],
+)  # fmt: skip
+def test_a_proxy_that_cannot_be_used_stops_the_start_unseen(url):
+    said = complaint(up(f'proxy = "{url}"'))
+    assert "upstreams[0].proxy = (hidden): expected a URL like http://" in said
+
+
+@pytest.mark.parametrize("url", ["http://h", "http://u:p@h:3128/", "http://u@[::1]:1", "env:P"])
+def test_every_usual_form_of_a_proxy_is_taken(url):
+    [upstream] = read(up(f'proxy = "{url}"'), environ={"P": "http://u:p@h"}).upstreams
+    assert upstream.proxy == url.replace("env:P", "http://u:p@h")
+    assert url not in repr(upstream)
+
+
+def test_a_ca_file_is_relative_to_the_settings(tmp_path):
+    config = tmp_path / "relay.toml"
+    config.write_text(up('ca_file = "ca.pem"'))
+    assert Settings.from_file(config).upstreams[0].ca_file == str(tmp_path / "ca.pem")
 
 
 @pytest.mark.parametrize("url", ["ws://h", "wss://h:8443/v1/", "https://h", "http://[::1]:9/v1"])

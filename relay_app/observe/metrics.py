@@ -93,6 +93,24 @@ class Metrics:
         self._limit_stops = self._counter(
             "limit_stops", "Sessions ended and responses refused in them, by why", "limit"
         )
+        self._attempts = self._counter(
+            "upstream_attempts",
+            "Times an upstream was dialled, by what came of it",
+            "upstream",
+            "result",
+        )
+        self._spoiled = self._counter(
+            "upstream_spoiled",
+            "Sessions that an upstream accepted and that it could not begin",
+            "upstream",
+        )
+        self._resting = Gauge(
+            "relay_upstream_resting",
+            "Keys of an upstream, or the upstream itself, that failed and have not worked since",
+            ("upstream",),
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
         self._leased = Histogram(
             "relay_lease_seconds",
             "How long the store took to answer about budgets",
@@ -162,6 +180,18 @@ class Metrics:
         """Counts a session ended, or a response refused in it, for a limit of its key, or for its
         ``messages``."""
         self._limit_stops.labels(why).inc()
+
+    def attempted(self, upstream: str, result: str) -> None:
+        """Counts a dial, and what came of it."""
+        self._attempts.labels(upstream, result).inc()
+
+    def spoiled(self, upstream: str) -> None:
+        """Counts a session that an upstream accepted and could not begin."""
+        self._spoiled.labels(upstream).inc()
+
+    def resting(self, upstream: str, count: int) -> None:
+        """Says how much of an upstream rests."""
+        self._resting.labels(upstream).set(count)
 
     def leased(self, seconds: float | None) -> None:
         """Counts an answer of the store about budgets, None if it did not answer."""

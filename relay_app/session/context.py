@@ -8,7 +8,8 @@ __all__ = ["SessionContext", "new_session_id"]
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What the door and the route found out. ``key`` is the key's name, never its secret."""
+    """What the door and the route found out. ``key`` is the key's name, never its secret;
+    ``tried`` says which upstreams were asked before this one."""
 
     id: str
     key: str
@@ -17,6 +18,7 @@ class SessionContext:
     upstream_model: str
     client_address: str = "-"
     upstream_request_id: str = "-"
+    tried: str = ""
 
 
 def new_session_id() -> str:

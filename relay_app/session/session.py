@@ -23,6 +23,7 @@ from relay_app.observe.tally import Tally
 from relay_app.session.bill import Bill
 from relay_app.session.collector import Collector
 from relay_app.session.context import SessionContext
+from relay_app.session.debut import Debut
 from relay_app.session.ends import Ends
 from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
@@ -32,6 +33,7 @@ from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.veil import Veil
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
+from relay_app.upstream.blame import Blame
 from relay_app.wire.express import Express
 from relay_app.wire.frames import Buffer, Frame, FrameError
 from relay_app.wire.link import Link, LinkEnded
@@ -52,9 +54,10 @@ class Session:
     """One conversation. All of it runs on one hub.
 
     ``guard`` objects to what the limits of the session's key have no room for, and ``veil`` is over
-    what the client may not see of what the upstream says. ``on_hold`` is told
-    the seconds a frame was held for its record, and whether it came, ``on_limit`` why the
-    session is ended for a limit that is not its key's.
+    what the client may not see of what the upstream says. ``on_hold`` is told the seconds a frame
+    was held for its record, and whether it came; ``on_limit`` why the session is ended for a limit
+    that is not its key's; ``on_debut``, once, whether the upstream does its work, or else who is to
+    blame.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Session:
         audit: AuditSink | None = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
         on_limit: Callable[[str], None] = lambda why: None,
+        on_debut: Callable[[Blame | None, str], None] = lambda due_to, why: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.context = context
@@ -105,13 +109,11 @@ class Session:
             self._taps = (Tap("sent", context.id, audit), Tap("received", context.id, audit))
         self._up = self._pump(client, target, self._observe_sent, CLIENT_KEEP_BYTES)
         self._down = self._pump(target, client, self._observe_received, limits.max_message_bytes)
+        self._debut = Debut(on_debut)
         if not self._taps:
             self._up.look_with(meter.skim_sent, express=True)
             if guard is None:
-                self._down.look_with(meter.skim_received, express=True)
                 meter.note_down(self._bill.look_soon)
-            else:
-                self._down.look_with(self._skim_guarded)
 
     def run(self) -> None:
         """Relays until one side ends; returns when both are closed and usage is settled."""
@@ -121,6 +123,7 @@ class Session:
             with ExitStack() as steps:
                 # Last in, first out; each happens whatever the others raise.
                 steps.callback(self._log_close)
+                steps.callback(self._end_debut)
                 steps.callback(self._target.dispose)
                 steps.callback(self._client.dispose)
                 for tap in self._taps:
@@ -240,6 +243,16 @@ class Session:
             return self._kept_back(self._guard.asked(message))
         return None
 
+    def _heard_first(self, message: Message) -> None:
+        """Looks at what the upstream begins with; once that is over, its messages are skimmed."""
+        self._debut.heard(message)
+        if not self._debut.over or self._taps or self._collector.begun or self._draining:
+            return
+        if self._guard is None:
+            self._down.look_with(self._meter.skim_received, express=True)
+        else:
+            self._down.look_with(self._skim_guarded)
+
     def _skim_guarded(self, data: Buffer, frames: Sequence[Frame], begin: int) -> int:
         if self._collector.listens:
             return begin
@@ -257,6 +270,8 @@ class Session:
 
     def _observe_received(self, message: Message) -> Verdict:
         commit = self._bill.received(message)
+        if not self._debut.over:
+            self._heard_first(message)
         instead = None if self._veil is None else self._veil.over(message)
         if self._taps:
             self._taps[1].offer(
@@ -377,6 +392,10 @@ class Session:
             ):
                 dismiss(link, farewell)
 
+    def _end_debut(self) -> None:
+        if self.ending is not None:
+            self._debut.ended(self.ending)
+
     # -- the two log lines -------------------------------------------------------------------
 
     def _log_open(self) -> None:
@@ -389,6 +408,7 @@ class Session:
             upstream_model=context.upstream_model,
             upstream_request=context.upstream_request_id,
             client=context.client_address,
+            tried=context.tried or None,
         )
 
     def _log_close(self) -> None:

@@ -33,7 +33,8 @@ def matches(name: str, pattern: str) -> str | None:
 
 
 class Catalogue:
-    """The upstreams of the settings, in the order of their priority, then of the file."""
+    """The upstreams of the settings, in the order of their priority, then of the file; which of
+    one priority is asked first is not decided here."""
 
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         self._upstreams = sorted(upstreams, key=lambda upstream: upstream.priority)

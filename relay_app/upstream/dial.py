@@ -1,4 +1,4 @@
-"""Dial: one deadline over DNS, TCP, TLS and the WebSocket handshake; then a Link.
+"""Dial: one deadline over DNS, TCP, a proxy, TLS and the WebSocket handshake; then a Link.
 
 The rules: every address is tried; TLS is verified, with SNI; bytes behind the provider's 101
 belong to the session; whatever goes wrong is an UpstreamFault, mapped here and nowhere else, and
@@ -10,11 +10,9 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import gevent
-import gevent.ssl
 from gevent import socket
 from gevent.monkey import get_original
 from wsproto import ConnectionType, WSConnection
@@ -25,11 +23,13 @@ from relay_app.errors import UpstreamFault
 from relay_app.settings import Server
 from relay_app.upstream.dialects import UpstreamRequest
 from relay_app.upstream.opening import accepted, ask, is_switch
+from relay_app.upstream.proxy import ProxyRefused, open_tunnel
 from relay_app.upstream.refusal import refusal, scrubbed
+from relay_app.upstream.trust import verifying_context
 from relay_app.wire.link import Link
 from relay_app.wire.rooms import Rooms
 
-__all__ = ["Dial", "Dialled", "Dialler", "verifying_context"]
+__all__ = ["Dial", "Dialled", "Dialler"]
 
 MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 65_536
@@ -55,18 +55,6 @@ class Dialled:
 Dial = Callable[[UpstreamRequest], Dialled]
 
 
-def verifying_context() -> ssl.SSLContext:
-    """Verifies the certificate and the host's name, against the system's certificates or those
-    that ``SSL_CERT_FILE`` names; on gevent.
-
-    ``gevent.ssl.create_default_context()`` makes a context of the standard library, unless the
-    process was patched; its sockets would block the hub, past every deadline.
-    """
-    context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs()
-    return context
-
-
 _getaddrinfo = get_original("socket", "getaddrinfo")
 
 
@@ -79,10 +67,35 @@ def look_up(host: str, port: int, *kind: int) -> list[Any]:
     return found
 
 
-class Dialler:
-    """Opens upstream connections within ``dial_seconds``, whatever has to be waited for.
+class _Attempt:
+    """A request under way, and who is being waited for: its proxy or the upstream."""
 
-    ``resolve`` is ``getaddrinfo``, ``tls`` makes the context of all connections.
+    __slots__ = ("_at_proxy", "_request")
+
+    def __init__(self, request: UpstreamRequest) -> None:
+        self._request = request
+        self._at_proxy = request.proxy is not None
+
+    def is_through(self) -> None:
+        """The proxy has done its part."""
+        self._at_proxy = False
+
+    def fault(self, what: str, code: str, *, status: int = 502) -> UpstreamFault:
+        if not self._at_proxy:
+            return _fault(self._request, what, code, status=status)
+        return UpstreamFault(
+            f"The proxy of upstream {self._request.upstream} {what}.",
+            status=status,
+            code=f"upstream_proxy_{code}",
+        )
+
+
+class Dialler:
+    """Opens upstream connections within ``dial_seconds``, or those of the request, whatever has
+    to be waited for.
+
+    ``resolve`` is ``getaddrinfo``, ``tls`` makes the context that an upstream's ``ca_file`` is
+    added to.
     """
 
     def __init__(
@@ -97,14 +110,16 @@ class Dialler:
         self._rooms = rooms
         self._resolve = resolve
         self._make_tls = tls
+        self._tls: dict[str, ssl.SSLContext] = {}
 
     def __call__(self, request: UpstreamRequest) -> Dialled:
         """Connects and shakes hands. Raises UpstreamFault: 502, 504 or the refusal's own."""
-        seconds = self._limits.dial_seconds
+        seconds = self._limits.dial_seconds if request.seconds is None else request.seconds
+        attempt = _Attempt(request)
         deadline = time.monotonic() + seconds
         timer = gevent.Timeout.start_new(seconds)
         try:
-            sock = self._connect(request, seconds)
+            sock = self._connect(request, attempt, seconds)
             try:
                 return self._shake_hands(sock, request, deadline)
             except BaseException:
@@ -113,34 +128,45 @@ class Dialler:
         except gevent.Timeout as timeout:
             if timeout is not timer:
                 raise
-            raise _fault(
-                request, f"did not answer within {seconds:g} seconds", "timeout", status=504
+            raise attempt.fault(
+                f"did not answer within {round(seconds, 2):g} seconds", "timeout", status=504
             ) from None
+        except ProxyRefused as refused:
+            raise attempt.fault(refused.what, refused.code) from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
-            raise _fault(request, f"failed TLS: {reason}", "tls_error") from error
+            raise attempt.fault(f"failed TLS: {reason}", "tls_error") from error
         except (socket.gaierror, UnicodeError) as error:
             # A name too long for DNS is a UnicodeError of the codec that encodes it.
-            raise _fault(request, "has a host name that does not resolve", "unreachable") from error
+            raise attempt.fault("has a host name that does not resolve", "unreachable") from error
         except OSError as error:
             reason = error.strerror or "connection lost"
-            raise _fault(request, f"cannot be reached: {reason}", "unreachable") from error
+            raise attempt.fault(f"cannot be reached: {reason}", "unreachable") from error
         except ProtocolError as error:
             # Its text may quote what the upstream sent.
             reason = scrubbed(str(error), request.secret)[:MAX_REASON_CHARACTERS]
-            raise _fault(
-                request, f"broke the WebSocket handshake: {reason}", "handshake"
-            ) from error
+            raise attempt.fault(f"broke the WebSocket handshake: {reason}", "handshake") from error
         finally:
             timer.close()
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
+    def _context(self, request: UpstreamRequest) -> ssl.SSLContext:
         # Once for the process: loading the certificate store takes tens of milliseconds.
-        return self._make_tls()
+        ca_file = request.ca_file
+        if ca_file not in self._tls:
+            context = self._make_tls()
+            try:
+                if ca_file:
+                    context.load_verify_locations(ca_file)
+            except OSError as error:
+                # It was there when the relay started.
+                what = "has a ca_file that cannot be read any more"
+                raise _fault(request, what, "tls_error") from error
+            self._tls[ca_file] = context
+        return self._tls[ca_file]
 
-    def _connect(self, request: UpstreamRequest, seconds: float) -> Any:
-        addresses = self._resolve(request.host, request.port, 0, socket.SOCK_STREAM)
+    def _connect(self, request: UpstreamRequest, attempt: _Attempt, seconds: float) -> Any:
+        first = request.proxy or request
+        addresses = self._resolve(first.host, first.port, 0, socket.SOCK_STREAM)
         failure: OSError = OSError(0, "no address")
         for tried, (family, kind, protocol, _, address) in enumerate(addresses):
             # An address that swallows packets may not eat the whole deadline of its siblings.
@@ -150,10 +176,16 @@ class Dialler:
             try:
                 sock.settimeout(None if last else share)
                 sock.connect(address)
+                if request.proxy is not None:
+                    # From here on there is no other way to the upstream, and time is one.
+                    sock.settimeout(None)
+                    open_tunnel(sock, request.proxy, request.host, request.port)
+                    attempt.is_through()
+                    last = True
                 if request.tls:
                     # In two steps: a handshake inside wrap_socket() that is interrupted leaves
                     # a socket that nobody can close.
-                    sock = self._tls.wrap_socket(
+                    sock = self._context(request).wrap_socket(
                         sock, server_hostname=request.host, do_handshake_on_connect=False
                     )
                     sock.do_handshake()
@@ -161,6 +193,8 @@ class Dialler:
             except OSError as error:
                 sock.close()
                 failure = error
+                if last:
+                    break
             except BaseException:
                 sock.close()
                 raise
@@ -181,6 +215,7 @@ class Dialler:
             max_message_bytes=self._limits.max_message_bytes,
             rooms=self._rooms,
             early=early,
+            carried_on=request.proxy is not None,
             user_timeout_seconds=self._limits.stall_seconds + self._limits.ping_seconds,
         )
         return Dialled(link, _request_id(headers), sock.close)

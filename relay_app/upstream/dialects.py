@@ -13,10 +13,9 @@ from urllib.parse import urlencode, urlsplit
 from relay_app import __version__
 from relay_app.settings import Upstream
 from relay_app.upstream.catalogue import Route
+from relay_app.upstream.proxy import Proxy
 
 __all__ = ["Credential", "UpstreamRequest", "request_for"]
-
-_TLS_SCHEMES = ("wss", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,11 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One upgrade request. ``secret`` is in ``headers`` too; here it is known for scrubbing."""
+    """One upgrade request, and how it is to be brought there.
+
+    ``secret`` is in ``headers`` too; here it is known for scrubbing. ``seconds`` is how long an
+    answer is waited for, None for as long as the settings say.
+    """
 
     upstream: str
     host: str
@@ -38,6 +41,9 @@ class UpstreamRequest:
     target: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     secret: str = field(repr=False)
+    ca_file: str = ""
+    proxy: Proxy | None = None
+    seconds: float | None = None
 
     @property
     def authority(self) -> str:
@@ -52,11 +58,12 @@ def request_for(
     *,
     intent: str = "",
     extra_headers: Mapping[str, str] | None = None,
+    seconds: float | None = None,
 ) -> UpstreamRequest:
     """The request that opens ``route``, for a model or, with ``intent``, without one."""
     upstream = route.upstream
     parts = urlsplit(upstream.base_url)
-    tls = parts.scheme in _TLS_SCHEMES
+    tls = upstream.tls
     path, query = _PATHS[upstream.dialect](upstream, parts.path, route.model, intent)
     header, value = _authorization(upstream, credential)
     return UpstreamRequest(
@@ -71,6 +78,9 @@ def request_for(
             *(extra_headers or {}).items(),
         ),
         secret=credential.secret,
+        ca_file=upstream.ca_file,
+        proxy=Proxy.of(upstream.proxy) if upstream.proxy else None,
+        seconds=seconds,
     )
 
 

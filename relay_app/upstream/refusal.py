@@ -31,6 +31,14 @@ def refusal(
     upstream: str, status: int, headers: dict[str, str], body: bytes, secret: str
 ) -> UpstreamFault:
     """The fault that stands for an HTTP answer other than 101."""
+    fault = _refusal(upstream, status, headers, body, secret)
+    fault.answered = status
+    return fault
+
+
+def _refusal(
+    upstream: str, status: int, headers: dict[str, str], body: bytes, secret: str
+) -> UpstreamFault:
     try:
         answer = codec.loads_object(body)
     except ValueError:

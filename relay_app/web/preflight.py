@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from relay_app.ledger.price_list import price_list
 from relay_app.ledger.stores import Store, open_store
 from relay_app.settings import Settings, SettingsError
+from relay_app.upstream.trust import check_ca_files
 
 __all__ = ["check_free", "check_settings", "open_configured"]
 
@@ -18,10 +19,11 @@ _ACCEPTED = "expected HOST:PORT, like 127.0.0.1:8000 or [::1]:8000, or unix:PATH
 
 
 def check_settings(settings: Settings, hosts: Iterable[str]) -> None:
-    """Raises SettingsError for a store or a price list that is none, and for open doors to more
-    than loopback."""
+    """Raises SettingsError for a store, a price list or a ``ca_file`` that is none, and for open
+    doors to more than loopback."""
     open_configured(settings)
     price_list(settings)
+    check_ca_files(settings.upstreams, settings.source)
     for host in hosts:
         if settings.auth.mode == "open" and not _is_local(host):
             raise SettingsError(

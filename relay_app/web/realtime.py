@@ -32,9 +32,10 @@ from relay_app.session.session import Session
 from relay_app.session.tap import AuditSink
 from relay_app.session.veil import Veil
 from relay_app.settings import Server
+from relay_app.upstream.blame import Blame
 from relay_app.upstream.catalogue import Catalogue, Route
-from relay_app.upstream.dial import Dial, Dialled
-from relay_app.upstream.dialects import Credential, request_for
+from relay_app.upstream.choice import Choice, Chosen
+from relay_app.upstream.dialects import Credential, UpstreamRequest, request_for
 from relay_app.web.accept import Carrier, RelaySock, carrier_of, http_refusal, select_subprotocol
 from relay_app.web.address import client_address
 from relay_app.web.auth import Authenticator, Principal, credential_of
@@ -74,8 +75,7 @@ class RealtimeEndpoint:
     door: Door
     authenticator: Authenticator
     catalogue: Catalogue
-    api_keys: dict[str, str]
-    dial: Dial
+    choice: Choice
     hub: SessionHub
     keeper: Keeper
     accountant: Accountant
@@ -148,7 +148,7 @@ class RealtimeEndpoint:
             if asked.intent == "transcription"
             else self.catalogue.routes(asked.model, principal.models)
         )
-        live_price = self._live_price(routes[0], principal, asked)
+        routes, pace = self._affordable(routes, principal, asked)
         self.ready()
         self.prepare()
         if len(self.keeper) + self.opening >= self.limits.max_sessions:
@@ -162,9 +162,8 @@ class RealtimeEndpoint:
         allowance = None
         try:
             if principal.key is not None:
-                pace = 0.0 if live_price is None else live_price.pace
                 allowance = self.budgets.reserve(session_id, principal.key, pace=pace)
-            dialled = self._dial(routes[0], principal, asked, handshake)
+            chosen = self._dial(routes, principal, asked, handshake)
         except BaseException:
             self.give_back(allowance)
             raise
@@ -173,38 +172,46 @@ class RealtimeEndpoint:
         context = SessionContext(
             id=session_id,
             key=principal.name,
-            upstream=routes[0].upstream.name,
+            upstream=chosen.route.upstream.name,
             model=asked.model or asked.intent,
-            upstream_model=routes[0].model or asked.intent,
+            upstream_model=chosen.route.model or asked.intent,
             client_address=client_address(environ, self.limits.forwarded_allow_ips),
-            upstream_request_id=dialled.request_id,
+            upstream_request_id=chosen.dialled.request_id,
+            tried=chosen.tried,
         )
-        return _Conversation(self, dialled, context, allowance, self._veil(routes[0], principal))
+        return _Conversation(self, chosen, context, allowance, self._veil(chosen))
 
     def give_back(self, allowance: Allowance | None) -> None:
         """A session, or what was to become one, is over: its slice and its slot are free."""
         if allowance is not None:
             self.budgets.release(allowance)
 
-    def _live_price(self, route: Route, principal: Principal, asked: Asked) -> LivePrice | None:
-        """What running responses cost; None if nobody said what the model costs.
+    def _affordable(
+        self, routes: list[Route], principal: Principal, asked: Asked
+    ) -> tuple[list[Route], float]:
+        """Those of ``routes`` that this key may be sent to, and what a second of an answer costs
+        there at most, in micro-dollars.
 
-        A key with a budget is refused then, for nothing would ever be charged to it. What an
-        intent transcribes with is not known yet.
+        A key with a budget goes nowhere where nobody said what the model costs, for nothing would
+        ever be charged to it. What an intent transcribes with is not known yet.
         """
-        price = self.price.find(route.upstream.name, route.model, asked.model)
+        prices = [self.price.find(r.upstream.name, r.model, asked.model) for r in routes]
         limited = principal.key is not None and principal.key.budget_usd is not None
-        if price is None and limited and asked.intent != "transcription":
-            raise model_not_priced(asked.model)
-        return None if price is None else LivePrice(price)
+        if limited and asked.intent != "transcription":
+            routes = [r for r, price in zip(routes, prices, strict=True) if price is not None]
+            if not routes:
+                raise model_not_priced(asked.model)
+        return routes, max(
+            (LivePrice(price).pace for price in prices if price is not None), default=0.0
+        )
 
-    def _veil(self, route: Route, principal: Principal) -> Veil | None:
+    def _veil(self, chosen: Chosen) -> Veil | None:
         """Over what tells of our account; None for a client's own, which it may know all about."""
-        if principal.secret:
+        candidate = chosen.candidate
+        if candidate.brought:
             return None
-        upstream = route.upstream
-        secret = self.api_keys.get(upstream.name, "")
-        return Veil(secret, rate_limits=upstream.hide_rate_limits)
+        rate_limits = candidate.route.upstream.hide_rate_limits
+        return Veil(candidate.credential.secret, rate_limits=rate_limits)
 
     def _transcription(self, principal: Principal) -> list[Route]:
         # The session's own update names the ASR model, so a key that is limited to certain
@@ -221,24 +228,21 @@ class RealtimeEndpoint:
 
     def _dial(
         self,
-        route: Route,
+        routes: list[Route],
         principal: Principal,
         asked: Asked,
         handshake: Handshake,
-    ) -> Dialled:
-        credential = (
-            Credential(principal.secret, principal.header)
-            if principal.secret
-            else Credential(self.api_keys.get(route.upstream.name, ""))
-        )
-        return self.dial(
-            request_for(
-                route,
-                credential,
-                intent=asked.intent if asked.intent == "transcription" else "",
-                extra_headers=_passed_on(handshake, own=not principal.secret),
+    ) -> Chosen:
+        brought = Credential(principal.secret, principal.header) if principal.secret else None
+        headers = _passed_on(handshake, own=brought is None)
+        intent = asked.intent if asked.intent == "transcription" else ""
+
+        def request(route: Route, credential: Credential, seconds: float) -> UpstreamRequest:
+            return request_for(
+                route, credential, intent=intent, extra_headers=headers, seconds=seconds
             )
-        )
+
+        return self.choice.dial(routes, request, brought)
 
     def client_link(self, sock: Any, early: bytes) -> Link:
         """The client's end of a session, on a socket whose 101 is out."""
@@ -256,18 +260,18 @@ class RealtimeEndpoint:
 class _Conversation:
     """An upstream that has answered, waiting for the client's 101. Made on the hub."""
 
-    __slots__ = ("_abandoned", "_overdue", "allowance", "context", "dialled", "endpoint", "veil")
+    __slots__ = ("_abandoned", "_chosen", "_overdue", "allowance", "context", "endpoint", "veil")
 
     def __init__(
         self,
         endpoint: RealtimeEndpoint,
-        dialled: Dialled,
+        chosen: Chosen,
         context: SessionContext,
         allowance: Allowance | None,
         veil: Veil | None,
     ) -> None:
         self.endpoint = endpoint
-        self.dialled = dialled
+        self._chosen = chosen
         self.context = context
         self.allowance = allowance
         self.veil = veil
@@ -322,7 +326,7 @@ class _Conversation:
             )
             session = Session(
                 endpoint.client_link(sock, early),
-                self.dialled.link,
+                self._chosen.dialled.link,
                 context=context,
                 meter=meter,
                 accountant=endpoint.accountant,
@@ -333,10 +337,17 @@ class _Conversation:
                 audit=endpoint.audit,
                 on_hold=endpoint.on_hold,
                 on_limit=endpoint.on_limit,
+                on_debut=self._debut,
             )
             endpoint.keeper.run(session)
         finally:
             self._give_back()
+
+    def _debut(self, due_to: Blame | None, why: str) -> None:
+        if due_to is None:
+            self.endpoint.choice.worked(self._chosen)
+        else:
+            self.endpoint.choice.spoiled(self._chosen, due_to, why)
 
     def _price(self, record: UsageRecord) -> UsageRecord:
         """Every record as it leaves the meter for the ledger: with its cost, and charged."""
@@ -364,8 +375,8 @@ class _Conversation:
 
     def _give_back(self) -> None:
         self.endpoint.give_back(self.allowance)
-        self.dialled.link.dispose()
-        self.dialled.close()
+        self._chosen.dialled.link.dispose()
+        self._chosen.dialled.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,9 @@ class Link:
     """A WebSocket connection after its handshake. Belongs to one hub.
 
     ``name`` is "client" or "target"; ``masks`` is True where we are the WebSocket client and so
-    mask what we send. ``early`` is what arrived behind the handshake. ``user_timeout_seconds``
-    bounds how long the kernel keeps unacknowledged bytes of ours. ``controls`` counts the peer's
-    control frames.
+    mask what we send. ``early`` is what arrived behind the handshake. ``carried_on`` says that what
+    is at the other end of ``sock`` is an intermediary. ``user_timeout_seconds`` bounds how long the
+    kernel keeps unacknowledged bytes of ours. ``controls`` counts the peer's control frames.
 
     Memory: one frame of at most ``max_message_bytes``, for which ``rooms`` is asked when it is
     large, and one read of 64 kB.
@@ -75,6 +75,7 @@ class Link:
         max_message_bytes: int,
         rooms: Rooms,
         early: bytes = b"",
+        carried_on: bool = False,
         user_timeout_seconds: float = 35.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,7 +97,7 @@ class Link:
         self._acknowledged = 0
         self.connection = Connection(sock, user_timeout_seconds=user_timeout_seconds)
         self.out = Outgoing(self.connection, masks=masks, clock=clock)
-        self.verbatim: Final = self.connection.private
+        self.verbatim: Final = self.connection.private and (self.connection.tls or not carried_on)
         """Whether masks that somebody else chose may go out on this Link (RFC 6455 10.3)."""
 
     @property

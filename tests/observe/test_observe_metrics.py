@@ -108,3 +108,16 @@ def test_two_applications_in_a_process_do_not_share_metrics():
     one, other = Metrics(), Metrics()
     one.refused(404)
     assert ("relay_refused_total", "status=404") not in samples(other)
+
+
+def test_attempts_are_counted_at_once_and_rests_follow():
+    metrics = Metrics()
+    for result in ("ok", "429", "ok"):
+        metrics.attempted("up", result)
+    metrics.spoiled("up")
+    for count in (1, 3, 2):
+        metrics.resting("up", count)
+    assert value(metrics, "relay_upstream_attempts_total", "result=ok,upstream=up") == 2
+    assert value(metrics, "relay_upstream_attempts_total", "result=429,upstream=up") == 1
+    assert value(metrics, "relay_upstream_spoiled_total", "upstream=up") == 1
+    assert value(metrics, "relay_upstream_resting", "upstream=up") == 2

@@ -173,6 +173,7 @@ class Stage:
         audit: Any = None,
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
         on_limit: Callable[[str], None] = lambda why: None,
+        on_debut: Callable[..., None] = lambda due_to, why: None,
         **limits: Any,
     ) -> None:
         self.now = 1_000.0
@@ -202,6 +203,7 @@ class Stage:
             audit=audit,
             on_hold=on_hold,
             on_limit=on_limit,
+            on_debut=on_debut,
             clock=lambda: self.now,
         )
         self.runner = gevent.Greenlet(run, self.session)

@@ -25,7 +25,60 @@ from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.meter.drift import Drift
 from relay_app.meter.usage import Usage
 from relay_app.session.keeper import Keeper
+from relay_app.upstream.blame import Blame
 from relay_app.wire.rooms import Rooms
+
+# -- how it begins -------------------------------------------------------------------------------
+
+
+def test_the_first_words_of_an_upstream_tell_whether_it_works(stage: SetStage) -> None:
+    told: list[Any] = []
+    on = stage(on_debut=lambda *what: told.append(what))
+    on.target.say("session.created", session={})
+    assert on.client.told()["type"] == "session.created"
+    assert told == []
+    for _ in range(3):
+        on.target.say("rate_limits.updated")
+        assert on.client.told()["type"] == "rate_limits.updated"
+        converse(on)
+    assert told == [(None, "")]
+    on.client.close(1000)
+    on.target.part()
+    on.ended()
+    assert told == [(None, "")]
+
+
+def test_an_error_at_the_beginning_is_passed_on_and_told(stage: SetStage) -> None:
+    told: list[Any] = []
+    on = stage(on_debut=lambda *what: told.append(what))
+    on.target.say("error", error={"code": "insufficient_quota"})
+    assert on.client.told()["error"]["code"] == "insufficient_quota"
+    assert told == [(Blame.KEY, "error_key")]
+    on.target.close(1008, "no money")
+    assert on.client.part() == (1008, "no money")
+    on.ended()
+    assert told == [(Blame.KEY, "error_key")]
+
+
+def test_an_upstream_that_leaves_without_a_word_is_told(stage: SetStage) -> None:
+    told: list[Any] = []
+    on = stage(on_debut=lambda *what: told.append(what))
+    on.target.close(1013, "too much to do")
+    assert on.client.part()[0] == 1013
+    on.ended()
+    assert told == [(Blame.UPSTREAM, "closed_1013")]
+
+
+def test_a_verdict_that_nobody_can_take_harms_no_conversation(stage: SetStage) -> None:
+    on = stage(on_debut=lambda due_to, why: 1 / 0)
+    for _ in range(3):
+        on.target.say("rate_limits.updated")
+        assert on.client.told()["type"] == "rate_limits.updated"
+        converse(on)
+    on.client.close(1000)
+    on.target.part()
+    on.ended()
+
 
 # -- something of ours breaks --------------------------------------------------------------------
 

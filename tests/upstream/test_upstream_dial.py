@@ -17,14 +17,16 @@ from contextlib import ExitStack, contextmanager
 import gevent
 import pytest
 import trustme
+from support.proxies import connect_proxy
 from support.upstreams import raw_upstream, read_head
 
 from relay_app import __version__
 from relay_app.errors import UpstreamFault
 from relay_app.settings import Server, Upstream
 from relay_app.upstream.catalogue import Route
-from relay_app.upstream.dial import Dialled, Dialler, verifying_context
+from relay_app.upstream.dial import Dialled, Dialler
 from relay_app.upstream.dialects import Credential, request_for
+from relay_app.upstream.trust import verifying_context
 from relay_app.wire.rooms import Rooms
 
 KEY = "sk-planted-0123456789"
@@ -35,8 +37,9 @@ def dialler(seconds: float = 5, **options) -> Dialler:
     return Dialler(Server(dial_seconds=seconds), Rooms(1 << 20), **options)
 
 
-def request(base_url: str, **options):
-    return request_for(Route(Upstream("up", base_url), "gpt-realtime"), Credential(KEY), **options)
+def request(base_url: str, *, ca_file: str = "", proxy: str = "", **options):
+    upstream = Upstream("up", base_url, ca_file=ca_file, proxy=proxy)
+    return request_for(Route(upstream, "gpt-realtime"), Credential(KEY), **options)
 
 
 @contextmanager
@@ -285,6 +288,12 @@ def test_one_deadline_ends_every_wait(handler):
     assert time.monotonic() - started < 2
     assert (fault.status, fault.code) == (504, "upstream_timeout")
     assert fault.message == "The upstream up did not answer within 0.3 seconds."
+
+
+def test_a_request_may_bring_a_deadline_of_its_own():
+    with raw_upstream(wait_for_the_end) as url, pytest.raises(UpstreamFault) as caught:
+        dialler(60)(request(url, seconds=0.123456))
+    assert caught.value.message.endswith("did not answer within 0.12 seconds.")
 
 
 def test_a_timeout_of_somebody_else_is_not_ours_to_answer():
@@ -584,6 +593,175 @@ def test_a_greenlet_killed_in_the_tls_handshake_leaves_nothing():
         dialling = gevent.spawn(dialler(tls=trusting), request(secure(url)))
         gevent.get_hub().threadpool.apply(asked.wait, (10,))
         dialling.kill()
+
+
+def test_a_ca_file_is_trusted_for_its_upstream_alone(tmp_path):
+    CA.cert_pem.write_to_path(tmp_path / "ca.pem")
+    make = dialler()
+    with raw_upstream(over_tls(welcome)) as url:
+        with dialled(secure(url), make, ca_file=str(tmp_path / "ca.pem")) as opened:
+            assert opened.link is not None
+        with pytest.raises(UpstreamFault, match="failed TLS"):
+            make(request(secure(url)))
+
+
+def test_a_ca_file_is_trusted_besides_what_the_system_trusts(tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    ca_file = str(tmp_path / "other.pem")
+    with (
+        raw_upstream(over_tls(welcome)) as url,
+        dialled(secure(url), dialler(tls=trusting), ca_file=ca_file) as opened,
+    ):
+        assert opened.link is not None
+
+
+def test_a_ca_file_does_not_make_another_host_right(tmp_path):
+    CA.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with raw_upstream(over_tls(welcome)) as url, pytest.raises(UpstreamFault, match="mismatch"):
+        dialler()(request(secure(url, "127.0.0.1"), ca_file=str(tmp_path / "ca.pem")))
+
+
+def test_a_ca_file_that_has_gone_since_the_start_is_told(tmp_path):
+    with raw_upstream(over_tls(welcome)) as url, pytest.raises(UpstreamFault) as caught:
+        dialler()(request(secure(url), ca_file=str(tmp_path / "ca.pem")))
+    assert caught.value.message == "The upstream up has a ca_file that cannot be read any more."
+
+
+# -- through a proxy ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", [lambda handler: handler, over_tls], ids=["ws", "wss"])
+def test_a_proxy_resolves_the_name_and_carries_the_rest(wrap):
+    names = {"provider.invalid": "127.0.0.1", "localhost": "127.0.0.1"}
+
+    def asked(*arguments):
+        assert arguments[0] == "127.0.0.1", "the proxy's name alone is looked up here"
+        return socket.getaddrinfo(*arguments)
+
+    tls = wrap is over_tls
+    with raw_upstream(wrap(welcome)) as url, connect_proxy(names=names) as proxy:
+        port = url.rpartition(":")[2].removesuffix("/v1")
+        host = "localhost" if tls else "provider.invalid"
+        make = dialler(tls=trusting, resolve=asked)
+        url = f"{'wss' if tls else 'ws'}://{host}:{port}/v1"
+        with dialled(url, make, proxy=proxy.url("user:p%40ss")) as opened:
+            assert opened.link.verbatim is tls  # the proxy sees what is not encrypted
+    first, *lines = proxy.heads[0].decode().split("\r\n")
+    assert first == f"CONNECT {host}:{port} HTTP/1.1"
+    assert f"Host: {host}:{port}" in lines
+    token = base64.b64encode(b"user:p@ss").decode()
+    assert f"Proxy-Authorization: Basic {token}" in lines
+    assert KEY not in proxy.heads[0].decode()
+
+
+def test_a_proxy_that_wants_no_password_is_sent_none():
+    with raw_upstream(welcome) as url, connect_proxy() as proxy, dialled(url, proxy=proxy.url()):
+        pass
+    assert b"Authorization" not in proxy.heads[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\r\nVia: x\r\n\r\n",
+        b"HTTP/1.1 200\r\n\r\n",
+        b"HTTP/1.1 204 Fine\n\n",
+        b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_what_comes_behind_a_proxys_answer_belongs_to_the_upstream(answer):
+    """In the very packet of the answer, as a server that speaks first would."""
+
+    def then(client: socket.socket) -> None:
+        client.sendall(switching(read_head(client)) + HELLO)
+        wait_for_the_end(client)
+
+    with (
+        connect_proxy(answer=answer, then=then) as proxy,
+        dialled("ws://provider.invalid/v1", proxy=proxy.url()) as opened,
+    ):
+        assert opened.link.receive().data.endswith(HELLO)
+
+
+def test_a_byte_behind_the_proxys_answer_is_not_lost():
+    early = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    def then(client: socket.socket) -> None:
+        client.sendall(switching(read_head(client)))
+        wait_for_the_end(client)
+
+    answer = b"HTTP/1.1 200 OK\r\n\r\n" + early + b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
+    with connect_proxy(answer=answer, then=then) as proxy, pytest.raises(UpstreamFault) as caught:
+        dialler()(request("ws://provider.invalid/v1", proxy=proxy.url()))
+    assert caught.value.answered == 401
+
+
+SECRET_USER = "planted-user:planted-password"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "code"),
+    [
+        (b"HTTP/1.1 407 planted\r\n\r\n", "wants other credentials than it was given", "refused"),
+        (b"HTTP/1.1 403 planted\r\n\r\n", "answered 403 to CONNECT", "refused"),
+        (b"HTTP/1.1 502 planted\r\n\r\n<html>", "answered 502 to CONNECT", "refused"),
+        (b"HTTP/1.1 302 x\r\nLocation: http://planted\r\n\r\n", "answered 302", "refused"),
+        (b"HTTP/1.1 103 planted\r\n\r\n" * 9, "answered 103 to CONNECT", "refused"),
+        (b"SSH-2.0-planted\r\n\r\n", "answered no HTTP", "handshake"),
+        (b"HTTP/2 200 planted\r\n\r\n", "answered no HTTP", "handshake"),
+        (b"HTTP/1.1 200 OK\r\n", "closed before it answered", "closed"),
+        (b"", "closed before it answered", "closed"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5_000, "sent an endless response", "handshake"),
+    ],
+)  # fmt: skip
+def test_what_a_proxy_does_wrong_is_told_as_its_doing(answer, said, code):
+    def then(client: socket.socket) -> None:
+        client.shutdown(socket.SHUT_WR)
+        wait_for_the_end(client)
+
+    with (
+        connect_proxy(answer=answer, then=then) as proxy,
+        pytest.raises(UpstreamFault) as caught,
+    ):
+        dialler()(request("wss://provider.invalid/v1", proxy=proxy.url(SECRET_USER)))
+    fault = caught.value
+    assert fault.message.startswith(f"The proxy of upstream up {said}")
+    assert (fault.status, fault.code) == (502, f"upstream_proxy_{code}")
+    assert "planted" not in fault.message
+    assert str(proxy.port) not in fault.message
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        (lambda: f"http://127.0.0.1:{closed_port()}", "cannot be reached: Connection refused"),
+        (lambda: "http://no-such-proxy.invalid:3128", "has a host name that does not resolve"),
+    ],
+)
+def test_a_proxy_that_is_not_there_is_told(proxy, said):
+    with pytest.raises(UpstreamFault) as caught:
+        dialler()(request("wss://provider.invalid/v1", proxy=proxy()))
+    assert caught.value.message == f"The proxy of upstream up {said}."
+    assert (caught.value.status, caught.value.code) == (502, "upstream_proxy_unreachable")
+
+
+def test_a_silent_proxy_is_within_the_deadline_and_told_from_a_silent_upstream():
+    with connect_proxy(answer=b"HTTP/1.1 ", then=wait_for_the_end) as proxy:
+        with pytest.raises(UpstreamFault) as caught:
+            dialler(0.2)(request("ws://provider.invalid/v1", proxy=proxy.url()))
+        assert caught.value.message.startswith("The proxy of upstream up did not answer within")
+        assert (caught.value.status, caught.value.code) == (504, "upstream_proxy_timeout")
+    with connect_proxy(then=wait_for_the_end) as proxy:
+        with pytest.raises(UpstreamFault) as caught:
+            dialler(0.2)(request("ws://provider.invalid/v1", proxy=proxy.url()))
+        assert caught.value.code == "upstream_timeout"
+
+
+def test_the_environments_proxies_are_not_looked_at(monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with raw_upstream(welcome) as url, dialled(url) as opened:
+        assert opened.link is not None
 
 
 @pytest.mark.parametrize("patched", ["", "from gevent import monkey; monkey.patch_all()\n"])

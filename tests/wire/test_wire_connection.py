@@ -58,6 +58,11 @@ def test_loopback_tls_and_unix_sockets_carry_masks_verbatim(opened: Open, kind: 
     assert opened(kind)[0].verbatim is True
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_intermediary_gets_masks_of_ours_unless_inside_tls(opened: Open, kind: str) -> None:
+    assert opened(kind, carried_on=True)[0].verbatim is ("tls" in kind)
+
+
 def test_tcp_options_are_set(opened: Open) -> None:
     ours, theirs = tcp_pair()
     opened(pair_=(ours, theirs), user_timeout_seconds=7.5)

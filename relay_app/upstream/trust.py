@@ -1,0 +1,43 @@
+"""Trust: which certificates prove that an upstream is what its URL says.
+
+The rule: the certificate and the host's name are always verified. A ``ca_file`` adds to what the
+system trusts, and nothing takes verification away.
+"""
+
+import ssl
+from collections.abc import Iterable
+
+import gevent.ssl
+
+from relay_app.settings import SettingsError, Upstream
+
+__all__ = ["check_ca_files", "verifying_context"]
+
+
+def verifying_context() -> ssl.SSLContext:
+    """Verifies the certificate and the host's name, against the system's certificates or those
+    that ``SSL_CERT_FILE`` names; on gevent.
+
+    ``gevent.ssl.create_default_context()`` makes a context of the standard library, unless the
+    process was patched; its sockets would block the hub, past every deadline.
+    """
+    context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return context
+
+
+def check_ca_files(upstreams: Iterable[Upstream], source: str) -> None:
+    """Raises SettingsError for a ``ca_file`` that is not there, or holds no certificates."""
+    for index, upstream in enumerate(upstreams):
+        if not upstream.ca_file:
+            continue
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(upstream.ca_file)
+        except OSError as error:
+            # A file that is no PEM is an SSLError, whose strerror is its place in OpenSSL.
+            none = isinstance(error, ssl.SSLError)
+            why = "no PEM certificate in it" if none else f"cannot be read ({error.strerror})"
+            raise SettingsError(
+                f"{source}: upstreams[{index}].ca_file = {upstream.ca_file!r}: {why}: "
+                "expected the path of a PEM file of certificates"
+            ) from None
