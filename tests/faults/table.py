@@ -14,9 +14,9 @@ SOURCE = Path(__file__).with_name("table.toml")
 
 LIMITS = {
     "dial_seconds": 1.5,
-    "ping_seconds": 1,
-    "stall_seconds": 2,
-    "idle_seconds": 4,
+    "ping_seconds": 2,
+    "stall_seconds": 1,
+    "idle_seconds": 6,
     "drain_seconds": 1,
     "max_message_bytes": 4 * 1024 * 1024,
 }
