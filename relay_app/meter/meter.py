@@ -13,6 +13,7 @@ It may be called from the greenlets of both directions: no call of it yields.
 """
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final
 
 from relay_app.meter.completed import complete_response, complete_transcription
@@ -39,10 +40,10 @@ class Meter:
     """Turns the events of one session into usage records.
 
     ``model`` is what the client asked for, ``upstream_model`` what the upstream was asked for;
-    ``clock`` gives seconds since the epoch; ``price`` returns a record with its cost, and like
-    the meter neither raises nor yields. Counters: ``opaque_sent`` and ``opaque_received``
-    (messages we could not make out), ``usage`` (all that was reported so far), ``records``
-    (units that have a record; a replacement is not another).
+    ``clock`` gives seconds since the epoch, ``timer`` is monotonic; ``price`` returns a record with
+    its cost, and like the meter neither raises nor yields. Counters: ``opaque_sent`` and
+    ``opaque_received`` (messages we could not make out), ``usage`` (all that was reported so far),
+    ``records`` (units that have a record; a replacement is not another).
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Meter:
         model: str,
         upstream_model: str,
         clock: Callable[[], float],
+        timer: Callable[[], float] = monotonic,
         price: Callable[[UsageRecord], UsageRecord] = lambda record: record,
     ) -> None:
         self.opaque_sent = 0
@@ -71,7 +73,7 @@ class Meter:
             clock=clock,
             price=price,
         )
-        self._facts = SessionFacts(name(upstream_model) or "")
+        self._facts = SessionFacts(name(upstream_model) or "", timer)
         self._units = Units()
         self._notes = Notes(clock)
         self._estimator = Estimator(self._facts.upstream_model, self._notes)
@@ -121,7 +123,7 @@ class Meter:
     def units_open(self) -> int:
         """The same, and transcriptions that are still to be expected: what is worth waiting for."""
         self._catch_up()
-        return len(self._units.open) + len(self._facts.expected(self._clock()))
+        return len(self._units.open) + len(self._facts.expected())
 
     def running(self) -> Usage:
         """What the open responses are estimated to have used so far, all together.
@@ -207,7 +209,7 @@ class Meter:
         records = [self._residual_response(i) for i in ids if not i.startswith(UNNAMED)]
         self._begun = set()
         if not begun:
-            expected = self._facts.expected(self._clock())
+            expected = self._facts.expected()
             self._checkpointed = (self._checkpointed | {*expected}).intersection(
                 self._facts.awaited()
             )
