@@ -6,12 +6,16 @@ Laws:
 2. What waits to be written is bounded because everybody who sends calls ``drain`` soon after:
    at most ``HIGH_WATER_BYTES`` and what each sender emits in one step.
 3. Pings are answered and closes are mirrored while ``receive`` is being called.
-4. However it ends, what was queued before goes out first.
+4. ``close``, ``reset`` and ``hang_up`` come behind what was queued before them.
 """
 
+import fcntl
 import struct
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Protocol
 
 import gevent
@@ -51,6 +55,7 @@ READ_BYTES = 64 * 1024
 STALL_SECONDS = 120
 """A peer that takes nothing for this long is gone; longer than any client's own patience."""
 CLOSE_SECONDS = 2
+LOOK_SECONDS = 0.001
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
 """An append of 15 MiB is 20 MiB in base64."""
 DEAF_SECONDS = 300.0
@@ -64,7 +69,7 @@ class Habits(Protocol):
     def glued(self) -> bool:
         """Whether what is sent first may go out in one piece with the 101."""
 
-    def pieces(self, data: bytes) -> Iterable[bytes]:
+    def pieces(self, data: bytearray) -> Iterable[bytes | bytearray]:
         """``data`` as it is handed to the kernel."""
 
     def before_read(self) -> None:
@@ -96,7 +101,7 @@ class Channel:
         self._drained = Event()
         self._drained.set()
         self._ended = False
-        self._cut: Callable[[socket], None] | None = None
+        self._cut: Callable[[], None] | None = None
         self._deaf = False
         self._gone = Event()
         self._writer: gevent.Greenlet[[], None] | None = None
@@ -155,11 +160,11 @@ class Channel:
 
     def reset(self) -> None:
         """End the connection with a RST."""
-        self._cut_with(_reset)
+        self._leave(reset=True)
 
     def hang_up(self) -> None:
         """End our half of the connection, without a close frame."""
-        self._cut_with(_hang_up)
+        self._leave(reset=False)
 
     def deafen(self) -> None:
         """From now on nothing is read."""
@@ -260,9 +265,9 @@ class Channel:
             self._drained.clear()
         self._filled.set()
 
-    def _cut_with(self, cut: Callable[[socket], None]) -> None:
+    def _leave(self, *, reset: bool) -> None:
         if self.is_open:
-            self._cut = cut
+            self._cut = partial(cut, self._sock, reset=reset)
             self._filled.set()
 
     def _write(self) -> None:
@@ -270,13 +275,13 @@ class Channel:
             while True:
                 self._filled.wait()
                 if self._cut and not self._outbox:
-                    self._cut(self._sock)
+                    self._cut()
                     return
                 data = bytearray()
                 while self._outbox and len(data) < WRITE_BYTES:
                     data += self._outbox.popleft()
                 with gevent.Timeout(STALL_SECONDS):
-                    for piece in self._habits.pieces(bytes(data)):
+                    for piece in self._habits.pieces(data):
                         self._sock.sendall(piece)
                 self._outbox_bytes -= len(data)
                 if not self._outbox and not self._cut:
@@ -287,18 +292,22 @@ class Channel:
             self.abort()
 
 
-def _hang_up(sock: socket) -> None:
-    sock.shutdown(SHUT_WR)
-
-
-def _reset(sock: socket) -> None:
-    sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
-
-
 def cut(sock: socket, *, reset: bool) -> None:
-    """End a connection that no Channel was made for: with a RST, or with a FIN."""
+    """End a connection with a RST, or our half of it with a FIN.
+
+    A RST throws away what the peer has not got yet, so it waits until there is nothing of the
+    kind, for ``CLOSE_SECONDS`` at most.
+    """
     if reset:
-        _reset(sock)
+        with gevent.Timeout(CLOSE_SECONDS, False):  # type: ignore[arg-type]  # False: in silence
+            while _unacknowledged(sock):
+                gevent.sleep(LOOK_SECONDS)
+        sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
     else:
-        _hang_up(sock)
+        sock.shutdown(SHUT_WR)
+
+
+def _unacknowledged(sock: socket) -> int:
+    count = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(count, sys.byteorder)

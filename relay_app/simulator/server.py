@@ -185,33 +185,32 @@ class Simulator:
     def _run(
         self, channel: Channel, handshake: Handshake, wanted: Wanted, scenario: Normal
     ) -> None:
-        if self._transcript is not None:
-            received: deque[str | bytes] = deque(maxlen=RECEIVED_KEPT)
-            self.received.append(received)
-            recordings.play(self._transcript, channel, self._speed, received)
-        elif handshake.wants_beta:
-            _refuse_beta(channel)
-        else:
-            self._converse(channel, wanted, scenario)
-
-    def _converse(self, channel: Channel, wanted: Wanted, scenario: Normal) -> None:
         scripts = Group()
+        beside = scenario.meanwhile(partial(_do, channel))
+        if beside is not None:
+            scripts.spawn(self._play, channel, beside)
+        try:
+            if self._transcript is not None:
+                received: deque[str | bytes] = deque(maxlen=RECEIVED_KEPT)
+                self.received.append(received)
+                say = partial(_repeat, channel, scenario)
+                recordings.play(self._transcript, channel, self._speed, received, say)
+            elif handshake.wants_beta:
+                _refuse_beta(channel)
+            else:
+                self._converse(channel, wanted, scenario, scripts)
+        finally:
+            scripts.kill()
 
-        def say(event: Event) -> None:
-            for step in scenario.say(event):
-                _do(channel, step)
-
+    def _converse(self, channel: Channel, wanted: Wanted, scenario: Normal, scripts: Group) -> None:
         conversation = Conversation(
             wanted.model,
             kind=wanted.kind,
-            send=say,
+            send=partial(_say, channel, scenario),
             start=lambda script: scripts.spawn(self._play, channel, script),
             bill=self.billed.append,
             now=scenario.now(),
         )
-        beside = scenario.meanwhile(partial(_do, channel))
-        if beside is not None:
-            scripts.spawn(self._play, channel, beside)
         try:
             conversation.open()
             while (message := channel.receive()) is not None:
@@ -230,6 +229,21 @@ class Simulator:
             gevent.sleep(delay_ms / 1000 / self._speed if self._speed else 0)
             if not channel.drain():
                 return
+
+
+def _say(channel: Channel, scenario: Normal, event: Event) -> None:
+    for step in scenario.say(event):
+        _do(channel, step)
+
+
+def _repeat(channel: Channel, scenario: Normal, text: str) -> None:
+    """Say an event that was recorded, byte for byte unless the scenario changes it."""
+    event = codec.loads_object(text)
+    for step in scenario.say(event):
+        if step is event:
+            channel.send(text)
+        else:
+            _do(channel, step)
 
 
 def _do(channel: Channel, step: Step) -> None:

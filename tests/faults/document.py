@@ -7,6 +7,7 @@ has in its code.
 from pathlib import Path
 
 from faults.clients import CLIENTS
+from faults.surroundings import SURROUNDINGS
 from faults.table import LIMITS, Row, Section, sections
 from relay_app.simulator.scenarios import SCENARIOS, described, scenario_named
 
@@ -73,7 +74,7 @@ def _section(section: Section) -> str:
 
 def _row(row: Row) -> str:
     cells = [
-        f"`{row.scenario}`<br>{_story(row)}",
+        f"`{row.id}`<br>{_story(row)}",
         "<br>".join(
             filter(
                 None,
@@ -93,10 +94,12 @@ def _row(row: Row) -> str:
 def _story(row: Row) -> str:
     """What goes wrong, in a sentence or two."""
     told = []
-    if row.scenario != "normal" or row.client == "asks":
+    if row.scenario != "normal" or row.id == "normal":
         told.append(_sentence(type(scenario_named(row.scenario)).__doc__))
     if row.client != "asks":
         told.append(_sentence(CLIENTS[row.client].__doc__))
+    if row.relay:
+        told.append(_sentence(SURROUNDINGS[row.relay].__doc__))
     return " ".join(filter(None, [*told, row.note]))
 
 

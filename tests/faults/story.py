@@ -1,6 +1,7 @@
 """Story: what a client got, in the words of the table."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +18,15 @@ _TOLD = ("session.created", "response.created", "response.done", "error", "close
 
 @dataclass
 class Story:
-    """``sees`` is everything, ``says`` the message of the last error among it."""
+    """``sees`` is everything, ``says`` the message of the last error among it; ``amid`` is called
+    when an answer has begun, once."""
 
     sees: list[str] = field(default_factory=list)
     says: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)
     session: str = ""
     seconds: float = 0.0
+    amid: Callable[[], object] | None = None
 
     def hears(self, message: str | bytes) -> str:
         """Notes a message; returns its type."""
@@ -34,7 +38,11 @@ class Story:
         except ValueError:
             self.sees.append("illegible")
             return "illegible"
+        self.events.append(event)
         self.sees.append(self._told(event))
+        if event["type"] == "response.created" and self.amid is not None:
+            amid, self.amid = self.amid, None
+            amid()
         return event["type"]
 
     def _told(self, event: dict[str, Any]) -> str:

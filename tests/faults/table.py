@@ -17,7 +17,8 @@ LIMITS = {
     "ping_seconds": 2,
     "stall_seconds": 1,
     "idle_seconds": 6,
-    "drain_seconds": 1,
+    "drain_seconds": 3,
+    "hold_seconds": 1,
     "max_message_bytes": 4 * 1024 * 1024,
 }
 """The limits of the relay in the lab: those of ``[server]``, but short."""
@@ -30,7 +31,8 @@ class Row:
     ``scenario`` is the provider's (``relay-app simulate --list-scenarios``), ``client`` what the
     client does (``clients``). ``sees`` is what the client gets, in order; ``says`` the message of
     the last error among it. ``billed`` are the records, ``logged`` the lines of the session
-    between its opening and the end. ``after`` names the limits that have to pass before the end
+    between its opening and the end. ``relay`` is what happens to the relay meanwhile, see
+    ``surroundings``. ``after`` names the limits that have to pass before the end
     comes; without it nothing is waited for. ``note`` is for the reader.
     """
 
@@ -39,6 +41,7 @@ class Row:
     billed: tuple[str, ...] = ()
     logged: tuple[str, ...] = ()
     client: str = "asks"
+    relay: str = ""
     says: str = ""
     after: str = ""
     note: str = ""
@@ -46,7 +49,8 @@ class Row:
     @property
     def id(self) -> str:
         """What a client asks for as its model to get this row."""
-        return self.scenario if self.client == "asks" else f"{self.scenario}/{self.client}"
+        client = "" if self.client == "asks" else self.client
+        return "/".join(filter(None, (self.scenario, client, self.relay)))
 
     @property
     def seconds(self) -> float:

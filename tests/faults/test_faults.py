@@ -11,7 +11,7 @@ from relay_app.simulator.scenarios import SCENARIOS
 ROWS = {row.id: row for section in sections() for row in section.rows}
 KEEPER_SECONDS = 1.0
 """How often a relay looks whether its peers live; it takes part of a second for the whole."""
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
 """What anything may take beyond the limits that end it, on a machine that is busy."""
 
 

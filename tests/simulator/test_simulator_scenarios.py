@@ -1,17 +1,19 @@
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from openai.types.realtime import RealtimeServerEvent
 from support.clients import eventually
-from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from relay_app import codec
-from relay_app.simulator import Simulator
+from relay_app.simulator import Simulator, background
 from relay_app.simulator.faults.arguments import SAID
 from relay_app.simulator.scenarios import SCENARIOS, described, scenario_named
+from relay_app.simulator.transcript import frames
 
 ASK = codec.dumps({"type": "response.create", "response": {"output_modalities": ["text"]}})
 ARGUMENTS = {
@@ -152,9 +154,37 @@ def test_a_clock_can_be_wrong(simulator: Simulator) -> None:
     assert wrong - right == pytest.approx(86400, abs=60)
 
 
+def test_a_recording_can_go_wrong_too() -> None:
+    path = Path(__file__).parents[1] / "transcripts" / "01-text-turn-ga.jsonl"
+    said = [text for direction, _, text in frames(path) if direction == "c2s"]
+    recorded = [text for direction, _, text in frames(path) if direction == "s2c"]
+    with (
+        background(transcript=path, speed=0, scenario="close-at:response.created") as simulator,
+        connect(f"{simulator.url}/realtime?model=m", max_size=None) as client,
+    ):
+        with suppress(ConnectionClosed):
+            for text in said:
+                client.send(text)
+        *events, closed = heard(client)
+    assert types(events)[-1] == "response.created"
+    assert events == [codec.loads(text) for text in recorded[: len(events)]]
+    assert closed.rcvd.code == 1011
+
+
 def test_a_scenario_may_stand_in_front_of_the_path(simulator: Simulator) -> None:
     url = simulator.url.replace("/v1", "/scenario/close-at:session.created/v1")
     with connect(f"{url}/realtime?model=m") as client:
         *events, closed = heard(client)
     assert types(events) == ["session.created"]
     assert closed.rcvd.code == 1011
+
+
+def test_a_scenario_in_front_of_the_path_that_nobody_knows_is_refused(
+    simulator: Simulator,
+) -> None:
+    url = simulator.url.replace("/v1", "/scenario/flood/v1")
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"{url}/realtime?model=m").close()
+    assert refused.value.response.status_code == 400
+    error = codec.loads(refused.value.response.body)["error"]
+    assert (error["param"], "'flood'" in error["message"]) == ("scenario", True)

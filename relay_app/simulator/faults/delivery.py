@@ -24,7 +24,7 @@ class Glued(Normal):
 class SlowWriter(Normal):
     """Everything comes one byte at a time, the 101 as well."""
 
-    def pieces(self, data: bytes) -> Iterator[bytes]:
+    def pieces(self, data: bytearray) -> Iterator[bytes]:
         """Single bytes."""
         for byte in data:
             yield bytes((byte,))

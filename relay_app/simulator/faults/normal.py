@@ -45,7 +45,7 @@ class Normal:
         at the speed of the simulator."""
         return None
 
-    def pieces(self, data: bytes) -> Iterable[bytes]:
+    def pieces(self, data: bytearray) -> Iterable[bytes | bytearray]:
         """``data`` as it is handed to the kernel, piece by piece."""
         return (data,)
 

@@ -91,7 +91,7 @@ class UsageZero(UsageNull):
 
     def done(self, event: Event) -> Event:
         """All figures are zero."""
-        return _with(event, usage=_zeros(event["response"]["usage"]))
+        return _with(event, usage=_zeros(event["response"].get("usage")))
 
 
 class UsageOnFrame(UsageNull):
@@ -99,7 +99,7 @@ class UsageOnFrame(UsageNull):
 
     def done(self, event: Event) -> Event:
         """Move it up."""
-        return {**_with(event, usage={}), "usage": event["response"]["usage"]}
+        return {**_with(event, usage={}), "usage": event["response"].get("usage")}
 
 
 class RateLimited(UsageNull):
