@@ -23,7 +23,7 @@ __all__ = [
 
 ASK = json.dumps({"type": "response.create", "response": {"output_modalities": ["text"]}})
 ASK_FOR_SPEECH = json.dumps(
-    {"type": "response.create", "response": {"instructions": "Speak for 60 seconds."}}
+    {"type": "response.create", "response": {"instructions": "Speak for 30 seconds."}}
 )
 AUDIO = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * 64_000})
 TRANSCRIBE = {
@@ -53,7 +53,7 @@ def stays(client: ClientConnection, story: Story) -> None:
 
 @well_behaved
 def hears_speech(client: ClientConnection, story: Story) -> None:
-    """The client asks for a minute of speech, and leaves when it is over."""
+    """The client asks for half a minute of speech, and leaves when it is over."""
     client.send(ASK_FOR_SPEECH)
     listen(client, story)
 
