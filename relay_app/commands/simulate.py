@@ -9,10 +9,31 @@ from relay_app.commands.options import one_line_errors
 __all__ = ["simulate"]
 
 
+def _list_scenarios(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    from relay_app.simulator.scenarios import SCENARIOS, described
+
+    if asked:
+        table = [described(name) for name in SCENARIOS]
+        width = max(len(written) for written, _ in table)
+        for written, sentence in table:
+            click.echo(f"{written:<{width}}  {sentence}")
+        context.exit()
+
+
 @click.command()
 @click.option("--bind", default="127.0.0.1:9000", show_default=True, metavar="HOST:PORT")
 @click.option(
-    "--scenario", help="What goes wrong: refuse-401, refuse-429; normal, nothing, by default."
+    "--scenario",
+    metavar="NAME",
+    help="What goes wrong: one of --list-scenarios; normal, nothing, by default.",
+)
+@click.option(
+    "--list-scenarios",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_scenarios,
+    help="Say what can go wrong, and exit.",
 )
 @click.option(
     "--transcript",
@@ -31,7 +52,8 @@ def simulate(
 ) -> None:
     """Run a realtime provider to test against.
 
-    Prints "ready http://HOST:PORT" when it listens.
+    Prints "ready http://HOST:PORT" when it listens. One session alone gets a scenario of its own
+    by ?scenario=NAME, or by ws://HOST:PORT/scenario/NAME/v1 as the base URL of a relay's upstream.
     """
     from relay_app.simulator.command import run
 

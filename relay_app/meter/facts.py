@@ -4,6 +4,7 @@ The rule: only server events count. A client may ask for anything; what it got s
 ``session.created`` and ``session.updated``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,11 +26,13 @@ _TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 
 @dataclass(slots=True)
 class _Commit:
-    """User audio that became an item: when, how long it is, and for which transcription model."""
+    """User audio that became an item: when, how long it is, and for which transcription model.
+    ``since`` is when too, by the timer."""
 
     at: float
     milliseconds: float
     model: str | None
+    since: float = float("-inf")
 
 
 class SessionFacts:
@@ -38,16 +41,18 @@ class SessionFacts:
     ``upstream_model`` is what the upstream was asked for until it names its own: that name is
     the more exact (an alias resolved to a dated model, an Azure deployment to what it runs), and
     it is the one the provider bills. ``text_only`` holds until anything but text was seen, and
-    then never again, because what was said stays in the context of later responses.
+    then never again, because what was said stays in the context of later responses. ``timer`` is
+    monotonic: nobody is late because a clock was put right.
     """
 
-    __slots__ = ("_awaited", "_modalities", "_past", "_transcribes", "text_only",
+    __slots__ = ("_awaited", "_modalities", "_past", "_timer", "_transcribes", "text_only",
                  "transcription_model", "upstream_model")  # fmt: skip
 
-    def __init__(self, upstream_model: str) -> None:
+    def __init__(self, upstream_model: str, timer: Callable[[], float]) -> None:
         self.upstream_model = upstream_model
         self.transcription_model: str | None = None
         self.text_only = True
+        self._timer = timer
         self._modalities: Any = None
         self._transcribes = False
         self._awaited: dict[str, _Commit] = {}
@@ -82,7 +87,7 @@ class SessionFacts:
         self.text_only = False
         if item_id is None or item_id in self._awaited or item_id in self._past:
             return
-        commit = _Commit(at, milliseconds, self.transcription_model)
+        commit = _Commit(at, milliseconds, self.transcription_model, self._timer())
         if awaited and self._transcribes:
             _remember(self._awaited, item_id, commit, MAX_AWAITED)
         else:
@@ -99,10 +104,12 @@ class SessionFacts:
         """The items whose transcription was ordered and never ended."""
         return list(self._awaited)
 
-    def expected(self, now: float) -> list[str]:
+    def expected(self) -> list[str]:
         """Those of them that may still come."""
-        since = now - EXPECTED_SECONDS
-        return [item_id for item_id, commit in self._awaited.items() if commit.at > since]
+        if not self._awaited:
+            return []
+        since = self._timer() - EXPECTED_SECONDS
+        return [item_id for item_id, commit in self._awaited.items() if commit.since > since]
 
     def transcription_of(self, item_id: str, now: float) -> tuple[float, float, str | None]:
         """When an item's transcription began, of how many milliseconds of audio, and its model:

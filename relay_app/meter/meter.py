@@ -13,6 +13,7 @@ It may be called from the greenlets of both directions: no call of it yields.
 """
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final
 
 from relay_app.meter.completed import complete_response, complete_transcription
@@ -42,11 +43,11 @@ class Meter:
     """Turns the events of one session into usage records.
 
     ``model`` is what the client asked for, ``upstream_model`` what the upstream was asked for;
-    ``clock`` gives seconds since the epoch; ``price`` returns a record with its cost, and like
-    the meter neither raises nor yields; ``shown`` are types of the upstream's that no skim passes
-    over. Counters: ``opaque_sent`` and ``opaque_received``
-    (messages we could not make out), ``usage`` (all that was reported so far), ``records``
-    (units that have a record; a replacement is not another).
+    ``clock`` gives seconds since the epoch, ``timer`` is monotonic; ``price`` returns a record with
+    its cost, and like the meter neither raises nor yields; ``shown`` are types of the upstream's
+    that no skim passes over. Counters: ``opaque_sent`` and ``opaque_received`` (messages we could
+    not make out), ``usage`` (all that was reported so far), ``records`` (units that have a record;
+    a replacement is not another).
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Meter:
         model: str,
         upstream_model: str,
         clock: Callable[[], float],
+        timer: Callable[[], float] = monotonic,
         price: Callable[[UsageRecord], UsageRecord] = lambda record: record,
         shown: frozenset[str] = frozenset(),
     ) -> None:
@@ -76,7 +78,7 @@ class Meter:
             clock=clock,
             price=price,
         )
-        self._facts = SessionFacts(name(upstream_model) or "")
+        self._facts = SessionFacts(name(upstream_model) or "", timer)
         self._units = Units()
         self._notes = Notes(clock)
         self._estimator = Estimator(self._facts.upstream_model, self._notes, shown)
@@ -127,13 +129,14 @@ class Meter:
     def units_open(self) -> int:
         """The same, and transcriptions that are still to be expected: what is worth waiting for."""
         self._catch_up()
-        return len(self._units.open) + len(self._facts.expected(self._clock()))
+        return len(self._units.open) + len(self._facts.expected())
 
     @property
     def expecting(self) -> bool:
         """Whether a response that was asked for a moment ago is still to begin."""
         self._catch_up()
-        return self._estimator.unanswered and self._clock() - self._asked_at < ANSWER_SECONDS
+        waited = self._clock() - self._asked_at
+        return self._estimator.unanswered and 0 <= waited < ANSWER_SECONDS
 
     def running(self) -> Usage:
         """What the open responses are estimated to have used so far, all together.
@@ -226,7 +229,7 @@ class Meter:
         records = [self._residual_response(i) for i in ids if not i.startswith(UNNAMED)]
         self._begun = set()
         if not begun:
-            expected = self._facts.expected(self._clock())
+            expected = self._facts.expected()
             self._checkpointed = (self._checkpointed | {*expected}).intersection(
                 self._facts.awaited()
             )

@@ -88,11 +88,25 @@ def read(
         return name, None, head
     if codec.is_dense(payload, parsed_values):
         return _OPAQUE
-    try:
-        event = codec.loads_object(payload)
-    except ValueError:
+    event = _object(payload)
+    if event is None:
         return _OPAQUE
     said = event.get("type")
     if not isinstance(said, str) or said not in known:
         return _OPAQUE
     return said, event, head
+
+
+def _object(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object in ``payload``; bytes that are no UTF-8 are read as U+FFFD, for a provider
+    that cuts a transcript in the middle of a character still says what it costs."""
+    try:
+        return codec.loads_object(payload)
+    except ValueError:
+        text = payload.decode("utf-8", "replace")
+    if "\ufffd" not in text:
+        return None
+    try:
+        return codec.loads_object(text)
+    except ValueError:
+        return None

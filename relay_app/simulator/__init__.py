@@ -3,7 +3,7 @@
 What a session goes through, in order:
 
     server          accepts a connection; handshake checks path, key and model
-    scenarios       what shall go wrong, if anything
+    scenarios       what shall go wrong, if anything: the names of all faults
     channel         whole WebSocket messages in and out of the socket
     conversation    the protocol itself, without socket or clock: events in, events out
     transcript      or, instead of a conversation, a recorded session played back

@@ -4,10 +4,11 @@ The rule: everything a provider refuses at the door it refuses here, before the 
 status and an OpenAI-shaped JSON body.
 """
 
+import re
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import gevent
 from gevent.socket import socket
@@ -21,6 +22,8 @@ MAX_HEAD_BYTES = 32 * 1024
 HEAD_SECONDS = 10
 KEY_PROTOCOL = "openai-insecure-api-key."
 
+SCENARIO_PATH = re.compile(r"/scenario/([^/]*)(/.*)")
+"""A client that adds to a base URL by itself can have the scenario in front of the path."""
 REALTIME_PATHS = ("/v1/realtime", "/openai/realtime", "/openai/v1/realtime")
 
 
@@ -37,6 +40,19 @@ class Handshake(NamedTuple):
     def query(self) -> dict[str, str]:
         """The query parameters; of repeated ones the last."""
         return dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+
+    @property
+    def route(self) -> str:
+        """The path alone, without the scenario in front of it."""
+        path = urlsplit(self.path).path.rstrip("/")
+        named = SCENARIO_PATH.fullmatch(path)
+        return named[2] if named else path
+
+    @property
+    def scenario(self) -> str | None:
+        """The scenario that is asked for; the query's wins."""
+        named = SCENARIO_PATH.fullmatch(urlsplit(self.path).path)
+        return self.query.get("scenario", unquote(named[1]) if named else None)
 
     @property
     def subprotocols(self) -> list[str]:
@@ -97,7 +113,7 @@ def _read_head(sock: socket) -> bytes:
 
 def admit(handshake: Handshake, *, api_key: str | None, models: Collection[str] | None) -> Wanted:
     """Check path, key and model as the provider does. Raises ClientFault."""
-    path, query = urlsplit(handshake.path).path.rstrip("/"), handshake.query
+    path, query = handshake.route, handshake.query
     if path not in REALTIME_PATHS:
         raise ClientFault(f"Invalid URL (GET {path or '/'})", status=404)
     if api_key is not None and api_key not in _keys(handshake):

@@ -4,9 +4,9 @@ The rule: everything it remembers is bounded (the oldest goes first), and it is 
 tests, so it says what it saw and what it billed.
 """
 
-import time
 from collections import deque
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,8 @@ from relay_app.errors import ClientFault, Fault
 from relay_app.simulator import transcript as recordings
 from relay_app.simulator.channel import Channel
 from relay_app.simulator.conversation import Conversation
+from relay_app.simulator.faults.door import Gone
+from relay_app.simulator.faults.normal import Event, Normal, Step
 from relay_app.simulator.handshake import Handshake, Wanted, admit, http_answer, read_handshake
 from relay_app.simulator.scenarios import scenario_named
 from relay_app.simulator.usage import Billed
@@ -41,7 +43,7 @@ GOODBYE_SECONDS = 2
 class Simulator:
     """A realtime provider on ``bind``; port 0 lets the system choose.
 
-    ``scenario``    what goes wrong, see ``scenarios``; ``?scenario=`` overrides it
+    ``scenario``    what goes wrong, see ``scenarios``; what a request names overrides it
     ``transcript``  a recording to play to every session instead of holding a conversation
     ``speed``       how much faster than the real provider it answers, whose audio comes ten
                     times as fast as it is heard; 0 or infinity: at once
@@ -162,41 +164,52 @@ class Simulator:
             return
         try:
             try:
-                scenario = scenario_named(handshake.query.get("scenario", self._scenario))
+                scenario = scenario_named(handshake.scenario or self._scenario)
             except ValueError as error:
                 raise ClientFault(str(error), param="scenario") from None
-            scenario.admit(handshake)
+            scenario.admit(handshake, sock)
             wanted = admit(handshake, api_key=self._api_key, models=self._models)
         except Fault as fault:
             channel.reject(fault)
             return
-        channel.accept(handshake, rest)
+        except Gone:
+            return
         self._channels.add(channel)
         try:
-            self._run(channel, handshake, wanted)
+            channel.accept(handshake, rest, scenario)
+            self._run(channel, handshake, wanted, scenario)
         finally:
             self._channels.discard(channel)
             channel.finish()
 
-    def _run(self, channel: Channel, handshake: Handshake, wanted: Wanted) -> None:
-        if self._transcript is not None:
-            received: deque[str | bytes] = deque(maxlen=RECEIVED_KEPT)
-            self.received.append(received)
-            recordings.play(self._transcript, channel, self._speed, received)
-        elif handshake.wants_beta:
-            _refuse_beta(channel)
-        else:
-            self._converse(channel, wanted)
-
-    def _converse(self, channel: Channel, wanted: Wanted) -> None:
+    def _run(
+        self, channel: Channel, handshake: Handshake, wanted: Wanted, scenario: Normal
+    ) -> None:
         scripts = Group()
+        beside = scenario.meanwhile(partial(_do, channel))
+        if beside is not None:
+            scripts.spawn(self._play, channel, beside)
+        try:
+            if self._transcript is not None:
+                received: deque[str | bytes] = deque(maxlen=RECEIVED_KEPT)
+                self.received.append(received)
+                say = partial(_repeat, channel, scenario)
+                recordings.play(self._transcript, channel, self._speed, received, say)
+            elif handshake.wants_beta:
+                _refuse_beta(channel)
+            else:
+                self._converse(channel, wanted, scenario, scripts)
+        finally:
+            scripts.kill()
+
+    def _converse(self, channel: Channel, wanted: Wanted, scenario: Normal, scripts: Group) -> None:
         conversation = Conversation(
             wanted.model,
             kind=wanted.kind,
-            send=lambda event: channel.send(codec.dumps(event)),
+            send=partial(_say, channel, scenario),
             start=lambda script: scripts.spawn(self._play, channel, script),
             bill=self.billed.append,
-            now=time.time(),
+            now=scenario.now(),
         )
         try:
             conversation.open()
@@ -216,6 +229,30 @@ class Simulator:
             gevent.sleep(delay_ms / 1000 / self._speed if self._speed else 0)
             if not channel.drain():
                 return
+
+
+def _say(channel: Channel, scenario: Normal, event: Event) -> None:
+    for step in scenario.say(event):
+        _do(channel, step)
+
+
+def _repeat(channel: Channel, scenario: Normal, text: str) -> None:
+    """Say an event that was recorded, byte for byte unless the scenario changes it."""
+    event = codec.loads_object(text)
+    for step in scenario.say(event):
+        if step is event:
+            channel.send(text)
+        else:
+            _do(channel, step)
+
+
+def _do(channel: Channel, step: Step) -> None:
+    if isinstance(step, dict):
+        channel.send(codec.dumps(step))
+    elif isinstance(step, bytes):
+        channel.post(step)
+    else:
+        step(channel)
 
 
 def _listen(bind: tuple[str, int]) -> socket:

@@ -9,7 +9,7 @@ messages as precede it in the file have come. What these messages say is not loo
 """
 
 import time
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,13 @@ def frames(path: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def play(
-    transcript: Transcript, channel: Channel, speed: float, received: MutableSequence[str | bytes]
+    transcript: Transcript,
+    channel: Channel,
+    speed: float,
+    received: MutableSequence[str | bytes],
+    say: Callable[[str], None],
 ) -> None:
-    """Play to one client, ``speed`` times faster than recorded (0: without waiting).
+    """Play to one client by ``say``, ``speed`` times faster than recorded (0: without waiting).
 
     Client messages are appended to ``received``. Returns when the recorded side has closed, or
     when the client has left.
@@ -88,7 +92,7 @@ def play(
             began += max(0.0, -ahead) if speed else 0.0
             continue
         gevent.sleep(max(0.0, ahead))
-        channel.send(text)
+        say(text)
         if not channel.drain():
             return
     if transcript.close["by"] == "server":

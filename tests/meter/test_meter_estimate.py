@@ -505,8 +505,8 @@ WHOLE = {"audio": {"input": {"transcription": {"model": "gpt-realtime-whisper"}}
 OFF = {"audio": {"input": {"transcription": None}}}
 
 
-def said(session, milliseconds=2700, clock=None):
-    meter = new_meter(clock=clock or Clock())
+def said(session, milliseconds=2700, **clocks):
+    meter = new_meter(**clocks)
     meter.received(session_event(session))
     meter.sent(append(milliseconds))
     meter.received(committed())
@@ -562,12 +562,12 @@ def test_a_transcription_is_not_forgotten_for_the_many_that_have_ended_since():
 
 
 def test_a_transcription_is_waited_for_as_long_as_it_may_still_come():
-    clock = Clock(1.0)
-    meter = said(SECONDS, clock=clock)
+    timer = Clock(1.0)
+    meter = said(SECONDS, timer=timer)
     assert (meter.responses_open, meter.units_open) == (0, 1)
     meter.received(created())
     assert meter.units_open == 2
-    clock.now += 60.0
+    timer.now += 60.0
     assert meter.units_open == 1
     assert len(meter.close()) == 2
 
@@ -575,6 +575,16 @@ def test_a_transcription_is_waited_for_as_long_as_it_may_still_come():
     meter.received(transcribed())
     assert meter.units_open == 0
     assert said(OFF).units_open == 0
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_a_clock_that_is_put_right_makes_no_transcription_late(jump):
+    clock, timer = Clock(), Clock(1.0)
+    meter = said(SECONDS, clock=clock, timer=timer)
+    clock.now += jump
+    assert meter.units_open == 1
+    timer.now += 60.0
+    assert meter.units_open == 0
 
 
 def test_silence_costs_nothing_at_whole_seconds():

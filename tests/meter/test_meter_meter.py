@@ -442,7 +442,8 @@ OPAQUE = [
     Whole(b'{"type":["response.done"]}'),
     Whole(b'{"type":"no.such.event"}'),
     Whole(b'{"type":"response.done","response":{'),
-    Whole(b'{"type":"response.done","x":"\xff"}'),
+    Whole(b'{"type":"response.done","x":"\xff}'),
+    Whole(b'{"type":"response.\xff"}'),
     Whole(b'{"type":"response.done","x":' + b"9" * 5000 + b"}"),
     Whole(b'{"type":"\\ud800"}'),
     Whole(b"[" * 100_000),
@@ -458,6 +459,16 @@ def test_what_cannot_be_made_out_is_opaque(message):
     assert not meter.received(message)
     meter.sent(message)
     assert (meter.opaque_received, meter.opaque_sent) == (1, 1)
+
+
+def test_what_a_response_cost_is_read_beside_bytes_that_are_no_utf8():
+    meter = new_meter()
+    whole = done(usage=text_usage(3, 5)).data
+    cut = whole.replace(b', "response"', b', "note": "caf\xc3", "response"')
+    (record,) = meter.received(Whole(cut))
+    assert (record.unit_id, record.source) == ("resp_1", "reported")
+    assert record.usage == Usage(input_text_tokens=3, output_text_tokens=5)
+    assert meter.opaque_received == 0
 
 
 def test_truncated_json_of_a_known_type_is_opaque_without_a_parse():

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,12 +133,13 @@ def _host(name: str):
 def _gunicorn(
     worker_class: str,
     *options: str,
+    program: Sequence[str | Path] = ("-m", "gunicorn"),
     config: str = "python:relay_app.web.gunicorn",
     app: str = "application:create_host()",
 ):
     def command(_: Path, workers: int) -> list[str | Path]:
         return python(
-            "-m", "gunicorn", "-c", config, "-k", worker_class, "--workers", str(workers),
+            *program, "-c", config, "-k", worker_class, "--workers", str(workers),
             "--bind", "127.0.0.1:0", "--access-logfile", "-", "--pythonpath", HOSTS, *options,
             app,
         )  # fmt: skip
@@ -167,5 +168,8 @@ run the host application of ``hosts/application.py``. The last two cannot carry 
 _OTHERS = {
     "short-leases": _gunicorn("gevent", app="short_leases:create()"),
     "large-answers": _gunicorn("relay_app.web.worker.Worker", app="large_answers:create()"),
+    "jumping-clock": _gunicorn(
+        "gevent", program=(HOSTS / "jumping_clock.py",), app="jumping_clock:create()"
+    ),
 }
 """The relay alone, with something of it changed."""
