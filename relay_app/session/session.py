@@ -161,7 +161,8 @@ class Session:
         """
         if not self._collector.begun:
             self._collect()
-            self.drain(fault, FINISH_SECONDS)
+            self._end_within(FINISH_SECONDS, fault)
+            self._check_drain()
 
     def drain(self, fault: Fault, seconds: float) -> None:
         """Ends the session once nothing runs, no transcription either, at the latest in
@@ -169,13 +170,16 @@ class Session:
 
         Asked again, the earlier deadline counts: a quick stop overtakes a graceful one.
         """
-        deadline = self._clock() + seconds
-        if self._draining is None or deadline < self._draining[1]:
-            self._draining = (fault, deadline)
+        self._end_within(seconds, fault)
         # Each message passes through the pump, so that the end of the last response is seen.
         self._down.look_with(skim_nothing)
         self._down.after_run = self._check_drain
         self._check_drain()
+
+    def _end_within(self, seconds: float, fault: Fault) -> None:
+        deadline = self._clock() + seconds
+        if self._draining is None or deadline < self._draining[1]:
+            self._draining = (fault, deadline)
 
     def tick(self, elapsed_seconds: float) -> None:
         """The keeper's visit: liveness, stalls, idleness, length. Never blocks."""
