@@ -100,7 +100,7 @@ def test_messages_go_through_without_the_pump(way: Callable[..., Way], kind: str
     assert on.source.bytes_in == on.sink.bytes_out > 0
 
 
-@pytest.mark.parametrize("way", ["direct"], indirect=True)
+@pytest.mark.parametrize("way", WAYS[2:], indirect=True)
 def test_what_is_noted_goes_out_before_anybody_is_told(way: Callable[..., Way]) -> None:
     on = way()
     told: list[int] = []
@@ -114,7 +114,7 @@ def test_what_is_noted_goes_out_before_anybody_is_told(way: Callable[..., Way]) 
     assert [line[-1] for line in on.notes.take()] == [(True, 0.0, message)] * 2
 
 
-@pytest.mark.parametrize("way", ["direct"], indirect=True)
+@pytest.mark.parametrize("way", WAYS[2:], indirect=True)
 def test_who_looks_otherwise_when_told_is_heeded(way: Callable[..., Way]) -> None:
     on = way()
 
