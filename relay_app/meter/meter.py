@@ -36,7 +36,7 @@ __all__ = ["Meter"]
 NOTHING: Final[Sequence[UsageRecord]] = ()
 
 ANSWER_SECONDS: Final = 2.0
-"""A provider begins a response well within that, or refuses it."""
+"""A provider begins a response or takes in a commit well within that, or refuses it."""
 
 
 class Meter:
@@ -88,6 +88,7 @@ class Meter:
         self.skim_received = self._estimator.skim_received
         """The same for :meth:`received`."""
         self._asked_at = float("-inf")
+        self._commits_asked = 0
         self._unnamed = 0
         self._begun: set[str] = set()
         self._checkpointed: set[str] = set()
@@ -133,10 +134,12 @@ class Meter:
 
     @property
     def expecting(self) -> bool:
-        """Whether a response that was asked for a moment ago is still to begin."""
+        """Whether something that was asked for a moment ago is still to begin: a response, or the
+        item of a commit and with it a transcription."""
         self._catch_up()
         waited = self._clock() - self._asked_at
-        return self._estimator.unanswered and 0 <= waited < ANSWER_SECONDS
+        asked = self._estimator.unanswered or self._commits_asked > 0
+        return asked and 0 <= waited < ANSWER_SECONDS
 
     def running(self) -> Usage:
         """What the open responses are estimated to have used so far, all together.
@@ -184,6 +187,9 @@ class Meter:
             self._estimator.sent(event_type, event, message, head)
         if event_type == "response.create":
             self._asked_at = at
+        elif event_type == "input_audio_buffer.commit":
+            self._asked_at = at
+            self._commits_asked += 1
         return event_type
 
     @property
@@ -252,6 +258,8 @@ class Meter:
         return NOTHING
 
     def _committed(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
+        # A server that detects speech commits unasked; then it counts as the answer all the same.
+        self._commits_asked = max(0, self._commits_asked - 1)
         item_id = identifier(event.get("item_id"))
         awaited = self._units.ended(item_id or "") is None
         milliseconds = self._estimator.heard(item_id)

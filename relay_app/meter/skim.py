@@ -48,7 +48,9 @@ _AT_ONCE: Final = frozenset(
         "transcription_session.update",
     }
 )
-_TELLING: Final = (COUNTED | ASKED | {"input_audio_buffer.cleared"}) - _AT_ONCE
+_TELLING: Final = (
+    COUNTED | ASKED | {"input_audio_buffer.cleared", "input_audio_buffer.commit"}
+) - _AT_ONCE
 
 
 def _kind(name: str) -> int:

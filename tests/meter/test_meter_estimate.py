@@ -587,6 +587,28 @@ def test_a_clock_that_is_put_right_makes_no_transcription_late(jump):
     assert meter.units_open == 0
 
 
+def test_what_was_asked_for_is_expected_until_it_begins_or_might_have_been_refused():
+    clock = Clock(1.0)
+    meter = said(OFF, clock=clock)
+    assert not meter.expecting
+    meter.sent(event({"type": "input_audio_buffer.commit"}))
+    meter.sent(event({"type": "input_audio_buffer.commit"}))
+    meter.received(committed("item_1"))
+    assert meter.expecting
+    meter.received(committed("item_2"))
+    assert not meter.expecting
+    meter.received(committed("by the server itself"))
+    meter.sent(event({"type": "input_audio_buffer.commit"}))
+    assert meter.expecting
+    clock.now += 2.0
+    assert not meter.expecting
+    meter.sent(event({"type": "response.create"}))
+    assert meter.expecting
+    meter.received(created())
+    meter.received(committed("item_3"))
+    assert not meter.expecting
+
+
 def test_silence_costs_nothing_at_whole_seconds():
     record = only(said(WHOLE).received(transcribed(transcript="")))
     assert (record.source, record.estimate) == ("unknown", None)

@@ -325,6 +325,9 @@ def test_a_session_may_last_so_long_and_no_longer(stage: SetStage) -> None:
     on.ended()
 
 
+TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+
+
 def test_an_idle_session_drains_at_once(stage: SetStage) -> None:
     on = stage()
     converse(on)
@@ -370,6 +373,28 @@ def test_a_response_that_was_just_asked_for_is_waited_for(stage: SetStage) -> No
     on.target.say(**response_done())
     assert on.client.told()["type"] == "response.created"
     assert on.client.told()["type"] == "response.done"
+    assert on.client.told()["type"] == "error"
+    assert on.client.part()[0] == 1001
+    on.target.part()
+    on.ended()
+
+
+def test_what_was_just_committed_is_waited_for_and_its_transcription_too(stage: SetStage) -> None:
+    on = stage()
+    transcribes = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+    on.target.say("session.updated", session=transcribes)
+    assert on.client.told()["type"] == "session.updated"
+    on.client.say("input_audio_buffer.commit")
+    assert on.target.told()["type"] == "input_audio_buffer.commit"
+    on.session.drain(DRAINING, 30)
+    on.tick(1.0)
+    assert not on.session.cancelled.is_set()
+    on.target.say("input_audio_buffer.committed", item_id="item_1")
+    assert on.client.told()["type"] == "input_audio_buffer.committed"
+    on.tick(1.0)
+    assert not on.session.cancelled.is_set()
+    on.target.say(TRANSCRIBED, item_id="item_1", transcript="Yes.")
+    assert on.client.told()["type"] == TRANSCRIBED
     assert on.client.told()["type"] == "error"
     assert on.client.part()[0] == 1001
     on.target.part()
