@@ -70,7 +70,7 @@ class Relay:
         self.settings = settings
         self.metrics = Metrics()
         self.hub = SessionHub()
-        self.keeper = Keeper(on_tick=self.publish)
+        self.keeper = Keeper(on_rounds=self.publish)
         self.store = store or open_configured(settings)
         self.accountant = Accountant(
             self.store,
