@@ -249,13 +249,14 @@ class Relay:
         """Brings the metrics up to date, and says which models had no price."""
         self._pricer.tell()
         keeper, accountant = self.keeper, self.accountant
+        tally = keeper.tally()  # first, for this takes time
         journal, shipper = accountant.journal, accountant.shipper
         self.metrics.publish(
             Snapshot(
                 open=len(keeper),
                 opened=keeper.opened,
                 closes=dict(keeper.closes),
-                tally=keeper.tally(),
+                tally=tally,
                 records=accountant.records_written,
                 pending=accountant.pending,
                 store_failures=shipper.writer.failures if shipper else accountant.failures,

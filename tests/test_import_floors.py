@@ -14,7 +14,7 @@ FLOORS = [
     {"session"},
     {"upstream", "ledger", "observe"},
     {"wire", "meter"},
-    {"settings", "codec", "errors"},
+    {"settings", "codec", "errors", "breath"},
 ]
 FRIENDS = {"app", "extension", "cli", "commands", "quickstart", "settings", "codec", "errors"}
 """Modules of one concern, split by size: they may import each other."""

@@ -21,6 +21,7 @@ from gevent.event import Event
 from gevent.hub import Hub, get_hub
 from gevent.threadpool import ThreadPool
 
+from relay_app.breath import Breath
 from relay_app.ledger.backoff import backoff_seconds
 from relay_app.ledger.entries import best_of_each
 from relay_app.ledger.journal import Journal
@@ -345,9 +346,11 @@ class Accountant:
         return self._pid == os.getpid()
 
     def _ask(self) -> None:
-        begun, self._begun = self._begun, []
-        for make in begun:
-            self._outbox.checkpoint(make())
+        breath = Breath()
+        # One that is new meanwhile is as near to the disk as the others.
+        while self._begun:
+            self._outbox.checkpoint(self._begun.pop(0)())
+            breath.take()
         self._wake.set()
 
     def _flush_forever(self) -> None:

@@ -1,8 +1,9 @@
 """Keeper: one greenlet a worker that visits every open session once a second.
 
-The rules: it never blocks. Pings, stalls, idleness, session length and draining are looked at
-here, so that no session needs timers of its own and no message pays for any of it. And it judges
-nobody for time in which the process itself did not run.
+The rules: no visit blocks, and a round holds the hub for a millisecond at a time. Pings, stalls,
+idleness, session length and draining are looked at here, so that no session needs timers of its own
+and no message pays for any of it. And it judges nobody for time in which the process itself did not
+run.
 """
 
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
+from relay_app.breath import Breath
 from relay_app.errors import Fault
 from relay_app.observe.logs import logger
 from relay_app.observe.tally import Tally
@@ -28,7 +30,7 @@ ROUNDS_PER_TELL = 5
 class Keeper:
     """The open sessions of a worker, and what the closed ones left behind.
 
-    ``on_rounds`` is called after some rounds, and after that in which the last session was gone.
+    ``on_rounds`` is called after some rounds, and when the last session has gone.
     The greenlet lives while sessions do.
     """
 
@@ -91,8 +93,14 @@ class Keeper:
         return bool(self._empty.wait(seconds))
 
     def tally(self) -> Tally:
-        """What went through all sessions, closed and open."""
-        return sum((session.tally() for session in self._sessions), self._closed)
+        """What went through all sessions, closed and open, about now: the others have their turn
+        meanwhile."""
+        breath = Breath()
+        tally = self._closed
+        for session in list(self._sessions):
+            breath.take()
+            tally += session.tally()  # if it has ended by now, it was not among the closed
+        return tally
 
     def _visit(self) -> None:
         before = self._clock()
@@ -108,16 +116,24 @@ class Keeper:
             if not late or was_late:
                 self._round(min(elapsed, LATE_TICKS * self._tick_seconds))
             was_late = late and not was_late
+            if not self._sessions:
+                self._tell()
 
     def _round(self, elapsed_seconds: float) -> None:
+        breath = Breath()
         for session in list(self._sessions):
+            breath.take()
+            if session not in self._sessions:
+                continue  # it has ended meanwhile
             try:
                 session.tick(elapsed_seconds)
             except Exception:  # noqa: BLE001 - one session's fault is not its neighbours'
                 logger.exception("keeper: a visit failed")
         self._rounds += 1
-        if self._sessions and self._rounds % ROUNDS_PER_TELL:
-            return
+        if self._rounds % ROUNDS_PER_TELL == 0:
+            self._tell()
+
+    def _tell(self) -> None:
         try:
             self._on_rounds()
         except Exception:  # noqa: BLE001 - nor is a broken gauge the sessions'

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from ledger_support import OnThread, ScriptedStore, make_record, until
 
@@ -59,6 +60,23 @@ def test_what_begins_is_asked_for_its_checkpoint_in_a_while(accountant: Maker) -
     assert store.calls == [running]
     ledger.checkpoint_soon(lambda: [residual("c")])
     until(lambda: len(store.calls) == 2)
+
+
+def test_what_begins_while_others_are_asked_is_asked_too(
+    accountant: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay_app.breath.HOLD_SECONDS", 0.0)
+    store = ScriptedStore()
+    ledger = accountant(store)
+
+    def first() -> list[UsageRecord]:
+        gevent.spawn(ledger.checkpoint_soon, lambda: [residual("later")])
+        return [residual("first")]
+
+    ledger.checkpoint_soon(first)
+    ledger.checkpoint_soon(lambda: [residual("second")])
+    until(lambda: store.calls != [])
+    assert store.calls == [[residual("first"), residual("second"), residual("later")]]
 
 
 def test_what_ends_at_once_is_no_row_of_a_write(

@@ -8,6 +8,7 @@ import pytest
 from gevent.event import Event
 from session_support import SECONDS, until
 
+from relay_app import breath
 from relay_app.errors import RelayFault
 from relay_app.observe.tally import Tally
 from relay_app.session.context import SessionContext
@@ -70,6 +71,32 @@ def test_every_open_session_is_visited_and_a_broken_one_spoils_nothing() -> None
     until(lambda: rounds[-1] == 0)  # those who look on hear that they are gone
     assert len(keeper) == 0
     assert keeper.wait_empty(0)
+
+
+def test_a_round_over_many_sessions_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(breath, "HOLD_SECONDS", 0.0)
+    keeper = Keeper(tick_seconds=0.001)
+    seen: list[int] = []
+    turns: list[int] = []
+    sessions = [FakeSession(on_tick=lambda: seen.append(len(turns))) for _ in range(3)]
+    gone = FakeSession()
+
+    def take_turns() -> None:
+        while len(seen) < 3:
+            turns.append(len(turns))
+            gone.over.set()  # it ends while others are visited
+            gevent.sleep(0.0001)
+
+    running = [start(keeper, session) for session in [*sessions, gone]]
+    taking = gevent.spawn(take_turns)
+    until(lambda: len(seen) >= 3)
+    assert len(set(seen[:3])) == 3
+    for session in sessions:
+        session.over.set()
+    gevent.joinall([*running, taking], timeout=SECONDS, raise_error=True)
+    assert keeper.tally().messages_sent == 4
 
 
 def test_its_greenlet_lives_while_sessions_do_and_comes_back() -> None:
