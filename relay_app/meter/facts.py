@@ -15,7 +15,7 @@ __all__ = ["SessionFacts"]
 MAX_AWAITED: Final = 256
 """Commits whose transcription was ordered and has not ended; it follows within seconds."""
 
-MAX_PAST: Final = 128
+MAX_PAST: Final = 32
 """Other commits: of a transcription that comes again, or before its commit."""
 
 EXPECTED_SECONDS: Final = 60.0

@@ -14,7 +14,7 @@ __all__ = ["UNNAMED", "Ended", "Units"]
 MAX_OPEN: Final = 1024
 """Providers run one response at a time, and a few out of band."""
 
-MAX_ENDED: Final = 128
+MAX_ENDED: Final = 32
 """A repeat comes within seconds, if ever: a cancel race, a second final transcript. One that
 comes later than this makes the same record id again, which stores take once. All of an hour would
 be what a session grows by."""

@@ -226,12 +226,12 @@ def test_of_too_many_running_responses_the_oldest_is_dropped():
     assert meter.responses_open == 1024
 
 
-def test_the_last_128_ended_responses_are_remembered():
+def test_the_last_32_ended_responses_are_remembered():
     meter = new_meter()
-    for number in range(129):
+    for number in range(33):
         meter.received(done(f"r{number}", text_usage(1, 1)))
     assert not meter.received(done("r1", text_usage(1, 1)))
-    assert not meter.received(done("r128", text_usage(1, 1)))
+    assert not meter.received(done("r32", text_usage(1, 1)))
     (forgotten,) = meter.received(done("r0", text_usage(1, 1)))
     assert forgotten.id == record_id("session-1", "r0")
 
