@@ -58,7 +58,9 @@ class Metrics:
         self._closed = self._counter(
             "sessions_closed", "Sessions ended, by who ended them and the close code", "by", "code"
         )
-        self._refused = self._counter("refused", "Requests refused, by HTTP status", "status")
+        self._refused = self._counter(
+            "refused", "Requests refused, by whose fault it was and by HTTP status", "by", "status"
+        )
         self._messages = self._counter("messages", "Messages forwarded", "direction")
         self._bytes = self._counter("bytes", "Bytes read from either side", "direction")
         self._opaque = self._counter(
@@ -161,9 +163,10 @@ class Metrics:
         )
         self._late = self._counter("hold_timeouts", "Frames forwarded before their record was safe")
 
-    def refused(self, status: int) -> None:
-        """Counts a refusal before the 101."""
-        self._refused.labels(str(status)).inc()
+    def refused(self, by: str, status: int) -> None:
+        """Counts a refusal before the 101, which was the fault of ``client``, ``upstream`` or
+        ``relay``."""
+        self._refused.labels(by, str(status)).inc()
 
     def held(self, seconds: float, kept: bool) -> None:
         """Counts a frame that waited for its record, and whether the record came in time."""
