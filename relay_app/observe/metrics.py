@@ -12,10 +12,12 @@ import os
 from collections import Counter as Count
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from relay_app.observe.dead_workers import unchanged
 from relay_app.observe.tally import Tally
 
 __all__ = ["Metrics", "Snapshot"]
@@ -254,7 +256,8 @@ class Metrics:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        with unchanged(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])):
+            return generate_latest(registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"relay_{name}", text, labels, registry=self._registry)

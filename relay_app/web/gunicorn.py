@@ -18,6 +18,7 @@ import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -206,10 +207,11 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master: a dead worker's gauges no longer count."""
-    from prometheus_client import multiprocess
+    """In the master: a dead worker's gauges no longer count, and what it had counted does."""
+    from relay_app.observe.dead_workers import add_up
 
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    if _METRICS in os.environ:
+        add_up(Path(os.environ[_METRICS]), worker.pid)
 
 
 def _relay(worker: Any) -> Any:
