@@ -158,6 +158,13 @@ def _hang_up(server: Any, reload: Callable[[], None]) -> None:
         reload()
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """In the master: a worker whose figures had no place could not start."""
+    scratch = getattr(server, "relay_scratch", None)
+    if scratch is not None:
+        scratch.mend()
+
+
 def post_worker_init(worker: Any) -> None:
     """Loads what a session would have to wait for, and watches the worker: no hook of gunicorn's
     runs in a worker that gets SIGTERM."""
@@ -210,8 +217,12 @@ def child_exit(server: Any, worker: Any) -> None:
     """In the master: a dead worker's gauges no longer count, and what it had counted does."""
     from relay_app.observe.dead_workers import add_up
 
-    if _METRICS in os.environ:
+    if _METRICS not in os.environ:
+        return
+    try:
         add_up(Path(os.environ[_METRICS]), worker.pid)
+    except Exception:  # a figure less is no reason for the master to end
+        server.log.exception("what a worker had counted is lost")
 
 
 def _relay(worker: Any) -> Any:

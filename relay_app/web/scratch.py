@@ -18,7 +18,7 @@ from relay_app.settings import Store
 __all__ = ["Scratch", "is_scratch", "records_place", "scratch_place"]
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - as gunicorn advises for its worker_tmp_dir
-PREFIX = "relay_app-"
+PREFIX = "relay_app-scratch-"
 _LOCK = "lock"
 NEW_SECONDS = 60.0
 """In which a folder that has no lock may be about to get one."""
@@ -47,6 +47,11 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def mend(self) -> None:
+        """Make it anew if it is gone: when a person logs out, logind removes what is his in
+        memory, of programs that still run, too."""
+        self.path.mkdir(mode=0o700, exist_ok=True)
 
     def remove(self) -> None:
         os.close(self._lock)

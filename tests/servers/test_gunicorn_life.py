@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -376,4 +377,12 @@ def test_what_killed_workers_had_counted_stays_and_their_files_do_not(
         assert metric(running, opened) == 3
         kept = {path.stem.rpartition("_")[2] for path in figures.glob("*.db")}
         assert kept == {"0", str(worker(running))}
+
+        # Whoever removes them takes no more than them.
+        shutil.rmtree(figures)
+        pid = worker(running)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: workers(running) not in ([], [pid]), "another worker")
+        with running.connect():
+            eventually(lambda: metric(running, opened) == 1, "it is counted")
     assert not figures.exists()

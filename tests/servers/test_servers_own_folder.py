@@ -18,7 +18,7 @@ from support.secrets import left_in
 from support.workers import all_workers, metric
 
 SUPPORT = Path(support.__file__).parent
-MEMORY = re.compile(r"/dev/shm/(relay_app-\w+(/[\w.-]+)?|wgunicorn-\w+)")
+MEMORY = re.compile(r"/dev/shm/(relay_app-scratch-\w+(/[\w.-]+)?|wgunicorn-\w+)")
 
 
 @pytest.fixture
@@ -83,6 +83,9 @@ def test_nobody_may_run_it_and_it_writes_below_var_alone(place: Path, store: str
             for pid in (process.pid, *all_workers(relay, 2)):
                 if os.getuid() == 0:
                     assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam("nobody").pw_uid
+            # Where SQLite sorts what a large report does not fit into memory with.
+            variables = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+            assert f"SQLITE_TMPDIR={place / 'var'}" in variables
             converse(relay)
             eventually(
                 lambda: metric(relay, 'relay_sessions_closed_total{by="client",code="1000"}'),

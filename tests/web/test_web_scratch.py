@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,15 @@ def test_it_is_its_users_alone_and_gone_when_removed(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_that_is_gone_can_be_mended(tmp_path: Path):
+    scratch = Scratch(tmp_path)
+    for _ in range(2):
+        scratch.mend()
+        assert scratch.path.stat().st_mode & 0o777 == 0o700
+        shutil.rmtree(scratch.path)
+    scratch.remove()
+
+
 def test_what_a_killed_master_left_goes_at_the_next_start(tmp_path: Path):
     left, master = killed(tmp_path)
     with master:
@@ -91,7 +101,7 @@ def test_but_not_while_one_of_its_workers_lives(tmp_path: Path):
 
 def test_a_folder_that_was_just_made_is_left_alone(tmp_path: Path):
     """Another master may be between making it and locking it."""
-    new = tmp_path / "relay_app-new"
+    new = tmp_path / "relay_app-scratch-new"
     new.mkdir()
     Scratch(tmp_path).remove()
     assert new.exists()
