@@ -49,7 +49,7 @@ PARTS = (
     ("the session's first event, metered", "Pump._observed"),
     ("pumps, links, their frames", "Pump.run"),
     ("farewells", "see_off"),
-    ("the session: making, settling, counting it", "_Conversation._run"),
+    ("the session: making, settling, counting it", "Conversation._run"),
     ("gunicorn: request, environ, the rest", "AsyncWorker.handle"),
     ("event loop, accepting", "Hub.run"),
 )

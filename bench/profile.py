@@ -1,4 +1,4 @@
-"""Where a peer's time goes under load: ``python -m bench.profile [PEER] [--paced]``.
+"""Where a peer's time goes under load: ``python -m bench.profile [PEER] [--paced|--idle]``.
 
 Prints which part of the relay is on the CPU, sampled by py-spy, as microseconds of a voice turn,
 and system calls a turn, counted by perf (``apt-get install linux-perf``; as root). The rule: a
@@ -56,9 +56,12 @@ CALLS = (
 )  # fmt: skip
 
 
-async def profile(name: str, seconds: float, *, paced: bool, append_ms: int) -> str:
+TURNS_PER_SECOND = 50
+"""Of all paced sessions together, however many they are."""
+
+
+async def profile(name: str, seconds: float, *, sessions: int, paced: bool, append_ms: int) -> str:
     """The two tables of a peer."""
-    sessions = 100 if paced else 20
     turn = Turn(append_seconds=append_ms / 1000)
     async with (
         Upstream(turn).serving() as upstream,
@@ -68,7 +71,7 @@ async def profile(name: str, seconds: float, *, paced: bool, append_ms: int) -> 
         load = Load(peer.url, upstream, peer.headers)
         await load.open(sessions)
         if paced:
-            load.talk_paced(2.0)
+            load.talk_paced(sessions / TURNS_PER_SECOND)
         else:
             load.talk_in_loop()
         await asyncio.sleep(3.0)
@@ -78,6 +81,28 @@ async def profile(name: str, seconds: float, *, paced: bool, append_ms: int) -> 
         lines += await _calls(peer, load, seconds)
         await load.leave()
     return "\n".join(lines)
+
+
+async def idle(name: str, seconds: float, *, sessions: int) -> str:
+    """What a second costs in which nobody says a word, by two numbers of sessions."""
+    spent = []
+    for count in (sessions // 10, sessions):
+        async with (
+            Upstream(Turn()).serving() as upstream,
+            running(PEERS[name], upstream, sessions=count) as peer,
+        ):
+            load = Load(peer.url, upstream, peer.headers)
+            await load.open(count)
+            await asyncio.sleep(3.0)
+            found = await window(load, peer, seconds)
+            spent.append((count, 1e6 * found.cpu_seconds / found.seconds))
+            await load.leave()
+    (few, less), (many, more) = spent
+    each = (more - less) / (many - few)
+    return (
+        f"{name}: {more:.0f} µs a second with {many:,} sessions, {less:.0f} with {few:,}: "
+        f"{each:.1f} of one more"
+    )
 
 
 async def _samples(peer: Running, load: Load, seconds: float) -> list[str]:
@@ -144,11 +169,20 @@ async def _calls(peer: Running, load: Load, seconds: float) -> list[str]:
 @click.argument("peer", default="relay", type=click.Choice(list(PEERS)))
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--paced", is_flag=True, help="100 paced sessions instead of 20 in a closed loop.")
+@click.option("--idle", "silent", is_flag=True, help="1,000 sessions without a word.")
+@click.option("--sessions", type=int, help="Another number of them.")
 @click.option("--append-ms", default=100, show_default=True, help="Audio in one append.")
-def main(peer: str, seconds: float, paced: bool, append_ms: int) -> None:
+def main(
+    peer: str, seconds: float, paced: bool, silent: bool, sessions: int | None, append_ms: int
+) -> None:
     """Prints where PEER's time goes."""
     os.sched_setaffinity(0, LOAD_CORES)
-    click.echo(uvloop.run(profile(peer, seconds, paced=paced, append_ms=append_ms)))
+    if silent:
+        click.echo(uvloop.run(idle(peer, seconds, sessions=sessions or 1000)))
+        return
+    count = sessions or (100 if paced else 20)
+    found = profile(peer, seconds, sessions=count, paced=paced, append_ms=append_ms)
+    click.echo(uvloop.run(found))
 
 
 if __name__ == "__main__":

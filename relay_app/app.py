@@ -31,6 +31,7 @@ from relay_app.upstream.choice import Choice
 from relay_app.upstream.dial import Dial, Dialler
 from relay_app.upstream.trust import check_ca_files, warn_of_clear_text
 from relay_app.web.auth import Authenticator
+from relay_app.web.conversation import Sessions
 from relay_app.web.door import Door
 from relay_app.web.hub import SessionHub
 from relay_app.web.ops import Operations, not_a_page
@@ -69,7 +70,7 @@ class Relay:
         self.settings = settings
         self.metrics = Metrics()
         self.hub = SessionHub()
-        self.keeper = Keeper(on_tick=self.publish)
+        self.keeper = Keeper(on_rounds=self.publish)
         self.store = store or open_configured(settings)
         self.accountant = Accountant(
             self.store,
@@ -113,26 +114,29 @@ class Relay:
         """Adds the relay's routes to ``app``."""
         settings = self.settings
         door = Door(settings.server, settings.auth, on_refused=self.metrics.limit_refused)
-        self.endpoint = RealtimeEndpoint(
+        sessions = Sessions(
             limits=settings.server,
-            door=door,
-            authenticator=self._authenticator,
-            catalogue=Catalogue(settings.upstreams),
-            choice=self._choice,
             hub=self.hub,
             keeper=self.keeper,
+            choice=self._choice,
             accountant=self.accountant,
             budgets=self.budgets,
             rooms=self._rooms,
             before_forward=settings.store.durability == "before-forward",
             price=self._pricer,
             audit=self._audit,
-            ready=self.check_ready,
-            prepare=self.prepare,
-            on_refused=self.metrics.refused,
             on_hold=self.metrics.held,
             on_limit=self.metrics.limit_stopped,
             clock=self._clock,
+        )
+        self.endpoint = RealtimeEndpoint(
+            sessions=sessions,
+            door=door,
+            authenticator=self._authenticator,
+            catalogue=Catalogue(settings.upstreams),
+            ready=self.check_ready,
+            prepare=self.prepare,
+            on_refused=self.metrics.refused,
         )
         self.endpoint.register(app)
         Operations(

@@ -30,6 +30,10 @@ SERVER_VALUES: Final = 65_536
 """Messages that may hold more values are not parsed either, whoever says them: a server repeats
 what its client said. Ten minutes transcribed with the probability of each token are some 20,000."""
 
+MAX_MENDED_BYTES: Final = 1_048_576
+"""What is no UTF-8 is read all the same up to this: it takes 14 ns a byte, and the longest report
+of a provider's is some kB."""
+
 NEAR_BYTES: Final = 128
 """How much of a client's message is unmasked at first: the head of most is their audio, and
 taking the mask off all of it would be half of what metering them costs."""
@@ -103,6 +107,8 @@ def _object(payload: bytes) -> dict[str, Any] | None:
     try:
         return codec.loads_object(payload)
     except ValueError:
+        if len(payload) > MAX_MENDED_BYTES:
+            return None
         text = payload.decode("utf-8", "replace")
     if "\ufffd" not in text:
         return None

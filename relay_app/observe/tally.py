@@ -1,6 +1,7 @@
 """Tally: what went through, as a value that can be added up."""
 
 from dataclasses import dataclass, field, fields
+from operator import add, attrgetter
 
 from relay_app.meter.drift import Drift
 from relay_app.meter.usage import Usage
@@ -25,4 +26,7 @@ class Tally:
     drift: Drift = field(default_factory=Drift)
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)))
+        return Tally(*map(add, _counts(self), _counts(other)))
+
+
+_counts = attrgetter(*(f.name for f in fields(Tally)))

@@ -21,19 +21,22 @@ __all__ = ["Keeper"]
 
 TICK_SECONDS = 1.0
 LATE_TICKS = 3
+ROUNDS_PER_TELL = 5
+"""To add up all sessions takes as long as to visit them, and metrics are asked for rarely."""
 
 
 class Keeper:
     """The open sessions of a worker, and what the closed ones left behind.
 
-    ``on_tick`` is called after each round. The greenlet lives while sessions do.
+    ``on_rounds`` is called after some rounds, and after that in which the last session was gone.
+    The greenlet lives while sessions do.
     """
 
     def __init__(
         self,
         *,
         tick_seconds: float = TICK_SECONDS,
-        on_tick: Callable[[], None] = lambda: None,
+        on_rounds: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.opened = 0
@@ -41,7 +44,8 @@ class Keeper:
         self._sessions: set[Session] = set()
         self._closed = Tally()
         self._tick_seconds = tick_seconds
-        self._on_tick = on_tick
+        self._on_rounds = on_rounds
+        self._rounds = 0
         self._clock = clock
         self._visitor: gevent.Greenlet[[], None] | None = None
         self._empty = Event()
@@ -111,7 +115,10 @@ class Keeper:
                 session.tick(elapsed_seconds)
             except Exception:  # noqa: BLE001 - one session's fault is not its neighbours'
                 logger.exception("keeper: a visit failed")
+        self._rounds += 1
+        if self._sessions and self._rounds % ROUNDS_PER_TELL:
+            return
         try:
-            self._on_tick()
+            self._on_rounds()
         except Exception:  # noqa: BLE001 - nor is a broken gauge the sessions'
-            logger.exception("keeper: on_tick failed")
+            logger.exception("keeper: on_rounds failed")

@@ -34,7 +34,7 @@ YOUNG_OBJECTS = 10_000
 """Of which the collector looks for cycles among the new ones, of 700 by default: a session is some
 200 objects without any, and looking through them is a twentieth of what it costs to open."""
 PUBLISH_ROUNDS = 25
-"""Of watching: 5 seconds. The keeper publishes too, but only while sessions are open."""
+"""Of watching: 5 seconds. While sessions are open the keeper publishes."""
 HEAD_SECONDS = 2.0
 """For requests that are under way when a worker stops; who sends slowly may not keep it up."""
 SPARE_CONNECTIONS = 100
@@ -195,7 +195,7 @@ def _watch(worker: Any, relay: Any) -> None:
     while worker.alive:
         gevent.sleep(WATCH_SECONDS)
         rounds += 1
-        if rounds % PUBLISH_ROUNDS == 0:
+        if rounds % PUBLISH_ROUNDS == 0 and not relay.keeper:
             relay.publish()
     if isinstance(worker, Worker):
         worker.stop_accepting()

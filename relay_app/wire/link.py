@@ -284,8 +284,11 @@ class Link:
 
     def _takes(self) -> bool:
         """Whether the peer has taken bytes since the last call, and has not got all yet."""
+        taken = self.out.bytes_out
+        if taken == self._acknowledged and self.out.blocked_since is None:
+            return False  # it has all of it
         under_way = self.connection.unacknowledged()
-        acknowledged = self.out.bytes_out - under_way
+        acknowledged = taken - under_way
         advanced = acknowledged > self._acknowledged
         self._acknowledged = acknowledged
         blocked = self.out.blocked_since is not None

@@ -46,19 +46,29 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_no_case_of_the_conformance_suite_fails(url: str) -> None:
+    failed = failures(url, GROUPS, concurrency=8)
+    if failed:
+        # The suite gives a close a second, which a busy machine may not have; nothing else passes
+        # at the second time.
+        failed = failures(url, [case["case"] for case in failed], concurrency=1)
+    assert not failed, json.dumps(failed, indent=1)
+
+
+def failures(url: str, cases: list[str], *, concurrency: int) -> list[dict[str, str]]:
+    """What the suite has to say of those ``cases`` that failed."""
     try:
-        results = asyncio.run(run_fuzzingclient(url, cases=GROUPS, concurrency=8))
+        results = asyncio.run(run_fuzzingclient(url, cases=cases, concurrency=concurrency))
     except FailureError as error:
-        failed = [
-            {
-                "case": result.case_id,
-                "behaviour": f"{result.behavior.value} / {result.behavior_close.value}",
-                "expected": result.expectation,
-                "result": result.result,
-                "close": result.result_close,
-            }
-            for result in error.results
-        ]
-        pytest.fail(json.dumps(failed, indent=1))
-    assert len(results) == CASES
-    assert all(result.passed for result in results)
+        results = error.results
+    assert len(results) == (CASES if cases is GROUPS else len(cases))
+    return [
+        {
+            "case": result.case_id,
+            "behaviour": f"{result.behavior.value} / {result.behavior_close.value}",
+            "expected": result.expectation,
+            "result": result.result,
+            "close": result.result_close,
+        }
+        for result in results
+        if not result.passed
+    ]

@@ -444,6 +444,7 @@ OPAQUE = [
     Whole(b'{"type":"response.done","response":{'),
     Whole(b'{"type":"response.done","x":"\xff}'),
     Whole(b'{"type":"response.\xff"}'),
+    Whole(b'{"type":"response.done","response":{"id":"r"},"x":"\xff' + b"A" * 1_048_576 + b'"}'),
     Whole(b'{"type":"response.done","x":' + b"9" * 5000 + b"}"),
     Whole(b'{"type":"\\ud800"}'),
     Whole(b"[" * 100_000),

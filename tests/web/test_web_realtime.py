@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from relay_app.errors import UpstreamFault
 from relay_app.upstream.dial import Dialled
-from relay_app.web import realtime
+from relay_app.web import conversation
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_client_that_has_gone_gives_the_upstream_back(tmp_path: Path, upstream
 def test_a_101_that_comes_too_late_is_followed_by_the_reason(
     tmp_path: Path, upstream: Upstream, ends, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(realtime, "ACCEPT_SECONDS", 0.01)
+    monkeypatch.setattr(conversation, "ACCEPT_SECONDS", 0.01)
     app = app_with(upstream, tmp_path)
 
     @app.after_request
