@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILT  := setup.cfg setup.py $(wildcard relay_app/*/*.c relay_app/*/*.h)
 
-.PHONY: run test test-pure test-sanitized bench lint format clean
+.PHONY: run test test-pure test-sanitized bench lint format requirements clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/relay-app quickstart
@@ -40,6 +40,14 @@ lint: $(VENV)/test.stamp
 format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# requirements.txt: what is deployed, by hash, for every Python that setup.cfg admits. Keeps the versions
+# that are there; make requirements UPGRADE=--upgrade takes newer ones. setuptools builds the package.
+requirements: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	echo 'setuptools>=70.1' | UV_CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/uv pip compile --quiet \
+	  --python $(BIN)/python --python-version 3.11 --universal --generate-hashes $(UPGRADE) \
+	  --extra postgres --extra redis --output-file requirements.txt setup.cfg -
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "relay_app needs Python 3.11 or newer; try: make PYTHON=python3.12 run")'

@@ -29,7 +29,7 @@ from relay_app.settings import Settings
 from relay_app.upstream.catalogue import Catalogue
 from relay_app.upstream.choice import Choice
 from relay_app.upstream.dial import Dial, Dialler
-from relay_app.upstream.trust import check_ca_files
+from relay_app.upstream.trust import check_ca_files, warn_of_clear_text
 from relay_app.web.auth import Authenticator
 from relay_app.web.conversation import Sessions
 from relay_app.web.door import Door
@@ -99,6 +99,7 @@ class Relay:
         self._retention = None if days is None else Retention(self.store, days, clock=clock)
         self._authenticator = Authenticator(settings.auth.mode, settings.keys, self.stored_keys)
         check_ca_files(settings.upstreams, settings.source)
+        warn_of_clear_text(settings.upstreams)
         self._choice = Choice(
             settings.upstreams,
             dial or Dialler(settings.server, self._rooms),

@@ -21,9 +21,11 @@ class Fault(Exception):
     """Something that ends a request or a session, with what to tell the other party.
 
     ``status`` is the HTTP status used before the 101, ``close_code`` the WebSocket close code
-    used after it. ``headers`` go out with the HTTP answer.
+    used after it. ``headers`` go out with the HTTP answer. ``by`` says whose fault it is, in logs
+    and metrics, where a status alone does not: a 401 may be a client's key, or ours upstream.
     """
 
+    by = "relay"
     status = 500
     close_code = 1011
     type = "server_error"
@@ -70,6 +72,7 @@ class Fault(Exception):
 class ClientFault(Fault):
     """The client asked for something it may not have, or broke the protocol."""
 
+    by = "client"
     status = 400
     close_code = 1008
     type = "invalid_request_error"
@@ -78,13 +81,16 @@ class ClientFault(Fault):
 class UpstreamFault(Fault):
     """The provider refused, vanished, or broke the protocol.
 
-    ``answered`` is the HTTP status with which it refused, None if there was none.
+    ``answered`` is the HTTP status with which it refused, None if there was none; ``tried`` says
+    which upstreams were asked, and what came of it.
     """
 
+    by = "upstream"
     status = 502
     close_code = 1011
     type = "server_error"
     answered: int | None = None
+    tried: str = ""
 
 
 class RelayFault(Fault):

@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -101,9 +102,41 @@ def test_why_an_upstream_refused_is_for_the_operator_to_read(caplog, monkeypatch
     ours, theirs = [
         said for record in caplog.records if (said := record.getMessage()).startswith("refused")
     ]
-    assert r'code=no_account client=127.0.0.1 why="Our account\nis closed."' in ours
-    assert "why=" not in theirs
+    assert ' by=upstream status=401 code=no_account key=a model=m tried="u (401)" ' in ours
+    assert r' client=127.0.0.1 why="Our account\nis closed."' in ours
+    assert " by=client status=401 code=" in theirs
+    assert not re.search("why=|key=|tried=", theirs)
     assert "00000000" not in caplog.text
+    exposed = app.extensions["relay_app"].metrics.exposition().decode()
+    assert 'relay_refused_total{by="upstream",status="401"} 1.0' in exposed
+    assert 'relay_refused_total{by="client",status="401"} 1.0' in exposed
+    assert 'relay_upstream_attempts_total{result="401",upstream="u"} 1.0' in exposed
+
+
+def test_what_is_known_of_a_refused_request_is_in_its_line(caplog, monkeypatch):
+    def dial(request):
+        raise UpstreamFault("It is down.", code="upstream_unreachable")
+
+    monkeypatch.setattr(logging.getLogger("relay_app"), "propagate", True)
+    more = """
+[[upstreams]]
+name = "other"
+base_url = "ws://127.0.0.1:1/v1"
+api_keys = ["sk-00000001"]
+priority = 2
+"""
+    app = create_app(settings(more=more), dial=dial)
+    relay = app.extensions["relay_app"]
+    with caplog.at_level(logging.INFO, "relay_app"):
+        upgrade(app, Authorization="Bearer rk-00000000", carried=True)
+        relay.announce_drain()
+        upgrade(app, Authorization="Bearer rk-00000000", carried=True)
+    down, draining = [
+        said for record in caplog.records if (said := record.getMessage()).startswith("refused")
+    ]
+    tried = 'tried="u (unreachable), other (unreachable)"'
+    assert f" by=upstream status=502 code=upstream_unreachable key=a model=m {tried} " in down
+    assert " by=relay status=503 code=relay_draining key=a model=m client=" in draining
 
 
 def test_a_relay_that_drains_is_not_ready():

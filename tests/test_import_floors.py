@@ -28,7 +28,7 @@ ONLY_IN = {
 }
 ENVIRONMENT = {
     "settings.py": "what it is for",
-    "commands/serve.py": "hands --config on to the process it becomes",
+    "commands/serve.py": "hands --config, and where SQLite may sort, on to the process it becomes",
     "quickstart.py": "asks whether there is an OpenAI key, before there are settings",
     "observe/metrics.py": "PROMETHEUS_MULTIPROC_DIR is prometheus-client's own contract",
     "web/gunicorn.py": "sets PROMETHEUS_MULTIPROC_DIR for the workers it forks",

@@ -23,12 +23,16 @@ def serve(config: Path | None, bind: str, workers: int, access_log: bool) -> Non
     Prints "ready http://HOST:PORT" when it listens.
     """
     from relay_app.web.preflight import check_free, check_settings
+    from relay_app.web.scratch import records_place
 
     with one_line_errors():
         settings = read_settings(config)
         check_settings(settings, [check_free(bind)])
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
+    # What a large report does not fit into memory with; else it would be in /var/tmp or /tmp.
+    if (place := records_place(settings.store)) is not None:
+        os.environ.setdefault("SQLITE_TMPDIR", str(place))
     options = ["--bind", bind, "--workers", str(workers)]
     if access_log:
         options += ["--access-logfile", "-"]

@@ -1,7 +1,11 @@
 """Records older than they are to be kept, forgotten.
 
-The rule: only whole UTC days that ended before yesterday began are ever forgotten, so no unit of a
+The rules: only whole UTC days that ended before yesterday began are ever forgotten, so no unit of a
 session that may still be open is; and it happens on a thread that no commit waits for.
+
+What is forgotten is gone, and nobody knows that the clock is right. So one that was set forward is
+believed a day later, and if it was wrong from the start, no more than ``MOST_DAYS`` of records go
+at a time: the log has told before the next.
 """
 
 import logging
@@ -13,19 +17,27 @@ import gevent
 
 from relay_app.ledger.chore import Chore
 from relay_app.ledger.jitter import between
+from relay_app.ledger.late_clock import LateClock
 from relay_app.ledger.stores.base import Store, redact
 
 __all__ = ["Retention", "first_day_kept"]
 
 FIRST_SECONDS = 60.0
 HOUR_SECONDS = 3_600.0
+MOST_DAYS = 7
+"""Behind the day of the oldest record: years of them are forgotten within days."""
 
 _log = logging.getLogger(__name__)
 
 
 def first_day_kept(days: int, now: float) -> str:
     """The UTC day that is ``days`` before that of ``now``: never later than yesterday."""
-    return (datetime.fromtimestamp(now, UTC) - timedelta(days=max(1, days))).date().isoformat()
+    return _day(now, -max(1, days))
+
+
+def _day(moment: float, days: int) -> str:
+    """The UTC day that is ``days`` after that of ``moment``."""
+    return (datetime.fromtimestamp(moment, UTC) + timedelta(days=days)).date().isoformat()
 
 
 def _pause(first: bool) -> float:
@@ -50,7 +62,7 @@ class Retention:
         self.forgotten = 0
         self._store = store
         self._days = days
-        self._clock = clock
+        self._clock = LateClock(clock)
         self._pause = pause
         self._fails = False
         self._chore = Chore(self._forget_forever)
@@ -72,8 +84,8 @@ class Retention:
 
     def _forget(self) -> None:
         try:
-            day = first_day_kept(self._days, self._clock())
-            count = self._chore.call(self._store.forget, day)
+            kept = first_day_kept(self._days, self._clock())
+            count, day = self._chore.call(self._forget_some, kept)
         except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
             if not self._fails:
                 _log.error("old usage records cannot be forgotten: %s", redact(str(error)))
@@ -83,3 +95,11 @@ class Retention:
         self.forgotten += count
         if count:
             _log.info("forgot %d usage records that ended before %s", count, day)
+
+    def _forget_some(self, kept: str) -> tuple[int, str]:
+        """How many records went, and before which day they ended. Runs on the thread."""
+        oldest = next(self._store.records(), None)  # which lets go of the view, too
+        if oldest is None:
+            return 0, kept
+        day = min(kept, _day(oldest.ended_at, MOST_DAYS))
+        return self._store.forget(day), day

@@ -12,10 +12,12 @@ import os
 from collections import Counter as Count
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from relay_app.observe.dead_workers import unchanged
 from relay_app.observe.tally import Tally
 
 __all__ = ["Metrics", "Snapshot"]
@@ -58,7 +60,9 @@ class Metrics:
         self._closed = self._counter(
             "sessions_closed", "Sessions ended, by who ended them and the close code", "by", "code"
         )
-        self._refused = self._counter("refused", "Requests refused, by HTTP status", "status")
+        self._refused = self._counter(
+            "refused", "Requests refused, by whose fault it was and by HTTP status", "by", "status"
+        )
         self._messages = self._counter("messages", "Messages forwarded", "direction")
         self._bytes = self._counter("bytes", "Bytes read from either side", "direction")
         self._opaque = self._counter(
@@ -161,9 +165,10 @@ class Metrics:
         )
         self._late = self._counter("hold_timeouts", "Frames forwarded before their record was safe")
 
-    def refused(self, status: int) -> None:
-        """Counts a refusal before the 101."""
-        self._refused.labels(str(status)).inc()
+    def refused(self, by: str, status: int) -> None:
+        """Counts a refusal before the 101, which was the fault of ``client``, ``upstream`` or
+        ``relay``."""
+        self._refused.labels(by, str(status)).inc()
 
     def held(self, seconds: float, kept: bool) -> None:
         """Counts a frame that waited for its record, and whether the record came in time."""
@@ -251,7 +256,8 @@ class Metrics:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        with unchanged(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])):
+            return generate_latest(registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"relay_{name}", text, labels, registry=self._registry)

@@ -271,17 +271,18 @@ def _still_of_use(
 def _most_telling(failed: Sequence[_Failure]) -> UpstreamFault:
     """The fault that a client can do most with, and who was tried."""
     fault = min((fault for _, fault in failed), key=lambda fault: _TELLING.index(blame(fault)))
+    fault.tried = _tried(failed)
     if len(failed) == 1:
         return fault
     told = UpstreamFault(
-        f"{fault.message} Tried: {_tried(failed)}.",
+        f"{fault.message} Tried: {fault.tried}.",
         status=fault.status,
         code=fault.code,
         type=fault.type,
         param=fault.param,
         headers=fault.headers,
     )
-    told.answered = fault.answered
+    told.answered, told.tried = fault.answered, fault.tried
     return told
 
 

@@ -1,17 +1,23 @@
 """Trust: which certificates prove that an upstream is what its URL says.
 
 The rule: the certificate and the host's name are always verified. A ``ca_file`` adds to what the
-system trusts, and nothing takes verification away.
+system trusts, and nothing takes verification away; who wants no TLS at all, over a network, is told
+at each start.
 """
 
+import ipaddress
+import logging
 import ssl
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 import gevent.ssl
 
 from relay_app.settings import SettingsError, Upstream
 
-__all__ = ["check_ca_files", "verifying_context"]
+__all__ = ["check_ca_files", "verifying_context", "warn_of_clear_text"]
+
+logger = logging.getLogger("relay_app")
 
 
 def verifying_context() -> ssl.SSLContext:
@@ -41,3 +47,21 @@ def check_ca_files(upstreams: Iterable[Upstream], source: str) -> None:
                 f"{source}: upstreams[{index}].ca_file = {upstream.ca_file!r}: {why}: "
                 "expected the path of a PEM file of certificates"
             ) from None
+
+
+def warn_of_clear_text(upstreams: Iterable[Upstream]) -> None:
+    """Logs which upstreams on other machines are asked without TLS."""
+    for upstream in upstreams:
+        if not upstream.tls and not _is_here(urlsplit(upstream.base_url).hostname or ""):
+            logger.warning(
+                "upstream %s is asked without TLS: its key, and what is said, can be read and "
+                "changed on the way; use wss://, unless the network is trusted",
+                upstream.name,
+            )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -14,18 +14,18 @@ import importlib  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
-import shutil  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-import tempfile  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
 from relay_app.settings import Settings, SettingsError  # noqa: E402
 from relay_app.web.preflight import check_settings  # noqa: E402
+from relay_app.web.scratch import Scratch, is_scratch, scratch_place  # noqa: E402
 from relay_app.web.served import relay_in  # noqa: E402
 from relay_app.web.worker import Worker  # noqa: E402
 
@@ -69,6 +69,9 @@ forwarded_allow_ips = ",".join(
     network.removesuffix("/32").removesuffix("/128")
     for network in _settings.server.forwarded_allow_ips
 )
+# A sign of life every second, by each worker's hub: see relay_app.web.scratch.
+_place = scratch_place(_settings.store)
+worker_tmp_dir = None if _place is None else str(_place)
 # The path without the query: nothing that a client put there belongs in a log.
 access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(L)s'
 # gunicorn 27 would open a control socket in the home directory, which a service may not have.
@@ -83,7 +86,7 @@ def ssl_context(config: Any, make: Callable[[], Any]) -> Any:
 
 
 def on_starting(server: Any) -> None:
-    """Before the first worker: room for files, and a place where workers add up their metrics."""
+    """Before the first worker: room for files, and a folder where workers add up their metrics."""
     if server.cfg.worker_class_str == "sync":
         server.log.warning(
             "sync workers cannot carry WebSocket sessions and answer them 501: use -k gevent"
@@ -100,16 +103,20 @@ def on_starting(server: Any) -> None:
                 f"'ulimit -Hn {needed}' or LimitNOFILE={needed}"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if _place is not None and not _place.is_dir():
+        _place.mkdir(mode=0o700, parents=True)
     # With preload_app prometheus-client was imported by now, and each worker counts for itself.
-    if _METRICS not in os.environ and not server.cfg.preload_app:
-        server.relay_metrics = os.environ[_METRICS] = tempfile.mkdtemp(prefix="relay_app-metrics-")
+    ours = _METRICS not in os.environ or is_scratch(os.environ[_METRICS])
+    if ours and not server.cfg.preload_app:
+        server.relay_scratch = Scratch(_place)
+        os.environ[_METRICS] = str(server.relay_scratch.path)
 
 
 def on_exit(server: Any) -> None:
     """After the last worker."""
-    folder = getattr(server, "relay_metrics", None)
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    scratch = getattr(server, "relay_scratch", None)
+    if scratch is not None:
+        scratch.remove()
 
 
 def when_ready(server: Any) -> None:
@@ -149,6 +156,13 @@ def _hang_up(server: Any, reload: Callable[[], None]) -> None:
         server.log.error("not reloaded: %s", error)
     else:
         reload()
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """In the master: a worker whose figures had no place could not start."""
+    scratch = getattr(server, "relay_scratch", None)
+    if scratch is not None:
+        scratch.mend()
 
 
 def post_worker_init(worker: Any) -> None:
@@ -200,10 +214,15 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master: a dead worker's gauges no longer count."""
-    from prometheus_client import multiprocess
+    """In the master: a dead worker's gauges no longer count, and what it had counted does."""
+    from relay_app.observe.dead_workers import add_up
 
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    if _METRICS not in os.environ:
+        return
+    try:
+        add_up(Path(os.environ[_METRICS]), worker.pid)
+    except Exception:  # a figure less is no reason for the master to end
+        server.log.exception("what a worker had counted is lost")
 
 
 def _relay(worker: Any) -> Any:

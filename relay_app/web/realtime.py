@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.datastructures import MultiDict
 
-from relay_app.errors import ClientFault, Fault, RelayFault
+from relay_app.errors import ClientFault, Fault, RelayFault, UpstreamFault
 from relay_app.ledger.limit_faults import model_not_priced
 from relay_app.meter.live_price import LivePrice
 from relay_app.observe.logs import line
@@ -46,6 +46,15 @@ class Asked:
 
 
 @dataclass(slots=True)
+class _Known:
+    """What was found out of a request before it was refused: the name of its key, and what it
+    asks for."""
+
+    key: str | None = None
+    model: str | None = None
+
+
+@dataclass(slots=True)
 class RealtimeEndpoint:
     """Everything the way to a session needs, and the Flask view that leads along it."""
 
@@ -57,7 +66,8 @@ class RealtimeEndpoint:
     """Raises RelayFault while no new session may begin."""
     prepare: Callable[[], None]
     """Returns once a session can be metered; waits only for the first of a process."""
-    on_refused: Callable[[int], None]
+    on_refused: Callable[[str, int], None]
+    """Told whose fault it was, and the status."""
     opening: int = 0
 
     def register(self, app: Flask) -> None:
@@ -75,25 +85,27 @@ class RealtimeEndpoint:
             fault: Fault = not_an_upgrade()
         except RelayFault as cannot:
             fault = cannot
-        self.on_refused(fault.status)
+        self.on_refused(fault.by, fault.status)
         return http_refusal(fault)
 
     def upgrade(self, carrier: Carrier) -> Response:
         """Answers an upgrade request: with a session, or with the reason why not."""
         session_id = new_session_id()
-        handshake = None
+        handshake, known = None, _Known()
         try:
             self.sessions.hub.run(self.door.check, request.environ)
             handshake = Handshake.of(request.environ)
-            serve = self.sessions.hub.run(self._admit, session_id, request.args, handshake)
+            serve = self.sessions.hub.run(self._admit, session_id, request.args, handshake, known)
         except Fault as fault:
             fault.headers.setdefault(SESSION_HEADER, session_id)
-            self.on_refused(fault.status)
+            self.on_refused(fault.by, fault.status)
             # What is not the client's fault is the operator's to mend, and limits are theirs.
             own = isinstance(fault, ClientFault) and fault.status not in (402, 429)
             why = None if own else fault.message
+            tried = fault.tried if isinstance(fault, UpstreamFault) else ""
             logger.info(
-                line("refused", session=session_id, status=fault.status, code=fault.code,
+                line("refused", session=session_id, by=fault.by, status=fault.status,
+                     code=fault.code, key=known.key, model=known.model, tried=tried or None,
                      client=self._client(request.environ), why=why)
             )  # fmt: skip
             return carrier.refuse(fault, handshake, LastWords(self.sessions, fault))
@@ -102,12 +114,14 @@ class RealtimeEndpoint:
     # -- on the hub --------------------------------------------------------------------------
 
     def _admit(
-        self, session_id: str, query: MultiDict[str, str], handshake: Handshake
+        self, session_id: str, query: MultiDict[str, str], handshake: Handshake, known: _Known
     ) -> Conversation:
         environ = handshake.environ
         carried = credential_of(environ, handshake.subprotocols, list(query))
         principal = self.authenticator.principal(carried, str(environ.get("REMOTE_ADDR", "")))
+        known.key = principal.name
         asked = _asked(query)
+        known.model = asked.model or asked.intent
         routes = (
             self._transcription(principal)
             if asked.intent == "transcription"

@@ -30,4 +30,4 @@ def count_overdue(application: Any, limit: str) -> None:
     if relay is not None:
         relay.metrics.limit_refused(limit)
         if limit == "handshake":
-            relay.metrics.refused(408)
+            relay.metrics.refused("client", 408)

@@ -1,9 +1,13 @@
-"""What the tests of networked stores share: a script for writers, a wire that can be cut."""
+"""What the tests of stores share: a script for writers, a wire that can be cut, and time."""
 
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+
+import psycopg
+import redis
 
 POSTGRES = "RELAY_TEST_POSTGRES_URL"
 REDIS = "RELAY_TEST_REDIS_URL"
@@ -102,3 +106,43 @@ def wire(port: int) -> Iterator[Wire]:
         yield proxy
     finally:
         proxy.close()
+
+
+def redis_key(redis_url: str, name: str) -> str:
+    return f"{{{redis_url.rpartition('prefix=')[2]}}}:{name}"
+
+
+def pass_in_redis(operator: redis.Redis, url: str, seconds: float) -> None:
+    pattern = redis_key(url, "*").replace("{", "[{]").replace("}", "[}]")
+    for name in operator.keys(pattern):
+        if ":lapses:" in name:
+            for session, lapses_at in operator.zrange(name, 0, -1, withscores=True):
+                operator.zadd(name, {session: round(lapses_at - seconds, 6)})
+        elif ":sums:" in name:
+            as_of = float(operator.hget(name, "as_of") or 0)
+            operator.hset(name, "as_of", f"{as_of - seconds:.6f}")
+        elif ":tokens:" in name:
+            older = {int(at) - int(seconds): n for at, n in operator.hgetall(name).items()}
+            operator.delete(name)
+            operator.hset(name, mapping=older)  # type: ignore[arg-type]
+
+
+def pass_in(url: str, seconds: float) -> None:
+    """Make all that a store keeps of leases ``seconds`` older, as if so much time had passed or its
+    clock had been set forward; with a negative number, as if it had been set back."""
+    if url.startswith("redis:"):
+        with redis.Redis.from_url(url.partition("?")[0], decode_responses=True) as operator:
+            pass_in_redis(operator, url, seconds)
+        return
+    statements = (
+        f"UPDATE usage_leases SET lapses_at = lapses_at - ({seconds})",
+        f"UPDATE usage_tokens SET second = second - ({int(seconds)})",
+    )
+    if url.startswith("sqlite:"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as file, file:
+            for statement in statements:
+                file.execute(statement)
+        return
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as server:
+        for statement in statements:
+            server.execute(statement)

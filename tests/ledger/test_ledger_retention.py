@@ -16,6 +16,7 @@ from relay_app.ledger.retention import (
 )
 from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.memory import MemoryStore
+from relay_app.meter.usage import UsageRecord
 
 SECONDS = 20.0
 DAY = 86_400.0
@@ -29,6 +30,11 @@ class Watched(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
+        self.looked = 0
+
+    def records(self, **filters) -> Iterator[UsageRecord]:
+        self.looked += 1
+        return super().records(**filters)
 
     def forget(self, day: str) -> int:
         assert threading.get_ident() != HUB, "the hub was blocked"
@@ -52,12 +58,19 @@ def store() -> Iterator[Watched]:
     return store
 
 
+def many_days(*days: int) -> Watched:
+    """A store with a record of noon so many days ago, of each of ``days``."""
+    store = Watched()
+    store.write([make_record(str(n), ended_at=NOON - n * DAY) for n in days])
+    return store
+
+
 def kept(store: Watched) -> set[str]:
     return {record.unit_id for record in store.records()}
 
 
-def running(store: Watched, days: int) -> Retention:
-    retention = Retention(store, days, clock=lambda: NOON, pause=lambda first: 0.001)
+def running(store: Watched, days: int, clock: Callable[[], float] = lambda: NOON) -> Retention:
+    retention = Retention(store, days, clock=clock, pause=lambda first: 0.001)
     retention.start()
     return retention
 
@@ -110,3 +123,44 @@ def test_workers_ask_at_different_times_about_once_an_hour():
     pauses = {_pause(False) for _ in range(100)}
     assert len(pauses) > 50
     assert all(0.75 * HOUR_SECONDS <= pause <= 1.25 * HOUR_SECONDS for pause in pauses)
+
+
+def test_a_clock_that_is_set_forward_costs_no_record(store):
+    clock = [NOON]
+    retention = running(store, 5, lambda: clock[0])
+    until(lambda: len(store.asked) > 1)
+    clock[0] += 3_650 * DAY
+    asked = len(store.asked)
+    until(lambda: len(store.asked) > asked + 2)
+    retention.stop()
+    assert kept(store) == set("012345")
+    assert max(store.asked) == first_day_kept(5, NOON)
+
+
+def test_one_that_was_wrong_from_the_start_costs_a_week_at_a_time(caplog):
+    caplog.set_level("INFO")
+    store = many_days(*range(30))
+    retention = running(store, 3, lambda: NOON + 3_650 * DAY)
+    until(lambda: retention.forgotten >= 7)
+    retention.stop()
+    days = [day for day in store.asked if day < first_day_kept(1, NOON)]
+    assert days[0] == first_day_kept(22, NOON)
+    said = [r.getMessage() for r in caplog.records if r.name.endswith("retention")]
+    assert said[0] == f"forgot 7 usage records that ended before {days[0]}"
+
+
+def test_years_are_forgotten_all_the_same():
+    store = many_days(*range(0, 2_000, 50), *range(20))
+    retention = running(store, 10)
+    until(lambda: len(kept(store)) == 11)
+    retention.stop()
+    assert max(int(unit) for unit in kept(store)) == 10
+
+
+def test_where_nothing_is_kept_nothing_is_asked():
+    store = Watched()
+    retention = Retention(store, 3, clock=lambda: NOON, pause=lambda first: 0.001)
+    retention.start()
+    until(lambda: store.looked > 2)
+    retention.stop()
+    assert store.asked == []

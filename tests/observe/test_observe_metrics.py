@@ -94,11 +94,13 @@ def test_codes_that_peers_choose_freely_share_a_label(code):
 
 def test_refusals_and_holds_are_counted_at_once():
     metrics = Metrics()
-    metrics.refused(401)
-    metrics.refused(401)
+    metrics.refused("client", 401)
+    metrics.refused("client", 401)
+    metrics.refused("upstream", 401)
     metrics.held(0.003, True)
     metrics.held(1.2, False)
-    assert value(metrics, "relay_refused_total", "status=401") == 2
+    assert value(metrics, "relay_refused_total", "by=client,status=401") == 2
+    assert value(metrics, "relay_refused_total", "by=upstream,status=401") == 1
     assert value(metrics, "relay_hold_seconds_count") == 2
     assert value(metrics, "relay_hold_seconds_bucket", "le=0.005") == 1
     assert value(metrics, "relay_hold_timeouts_total") == 1
@@ -106,8 +108,8 @@ def test_refusals_and_holds_are_counted_at_once():
 
 def test_two_applications_in_a_process_do_not_share_metrics():
     one, other = Metrics(), Metrics()
-    one.refused(404)
-    assert ("relay_refused_total", "status=404") not in samples(other)
+    one.refused("client", 404)
+    assert ("relay_refused_total", "by=client,status=404") not in samples(other)
 
 
 def test_attempts_are_counted_at_once_and_rests_follow():

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from support.clients import eventually
 from support.processes import Process, python, ready_url, running
 from support.relays import RelayProcess, relay, usage_records, write_settings
 from support.upstreams import upstream
-from support.workers import all_workers, metric, worker
+from support.workers import all_workers, files, metric, worker, workers
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
@@ -357,3 +358,31 @@ def test_sync_workers_are_warned_of_at_the_start(tmp_path: Path):
         process.wait_for("sync workers cannot carry WebSocket sessions")
     finally:
         process.stop()
+
+
+def test_what_killed_workers_had_counted_stays_and_their_files_do_not(
+    tmp_path: Path, provider: Provider
+):
+    opened = "relay_sessions_opened_total"
+    with relay(tmp_path, provider.url) as running:
+        for count in (1, 2, 3):
+            with running.connect():
+                eventually(lambda count=count: metric(running, opened) == count, "it is counted")
+            pid = worker(running)
+            (figures,) = {
+                Path(path).parent for path in files(pid) if Path(path).name.startswith("counter_")
+            }
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: workers(running) not in ([], [pid]), "another worker")
+        assert metric(running, opened) == 3
+        kept = {path.stem.rpartition("_")[2] for path in figures.glob("*.db")}
+        assert kept == {"0", str(worker(running))}
+
+        # Whoever removes them takes no more than them.
+        shutil.rmtree(figures)
+        pid = worker(running)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: workers(running) not in ([], [pid]), "another worker")
+        with running.connect():
+            eventually(lambda: metric(running, opened) == 1, "it is counted")
+    assert not figures.exists()

@@ -47,7 +47,7 @@ def test_a_head_that_does_not_come_is_408(impatient: RelayProcess, sent: bytes):
     assert head.startswith(b"HTTP/1.1 408 ")
     assert json.loads(body)["error"]["code"] == "request_timeout"
     assert metric(impatient, SLOW) == before + 1
-    assert metric(impatient, 'relay_refused_total{status="408"}') >= 1
+    assert metric(impatient, 'relay_refused_total{by="client",status="408"}') >= 1
 
 
 def test_a_head_that_comes_byte_by_byte_is_408_too(impatient: RelayProcess):

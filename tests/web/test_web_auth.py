@@ -1,9 +1,12 @@
+import gc
 import hashlib
+import types
+from collections.abc import Iterator
 
 import pytest
 
 from relay_app.errors import ClientFault
-from relay_app.settings import Key
+from relay_app.settings import Key, Settings
 from relay_app.web.auth import Authenticator, Principal, credential_of, is_query_credential
 
 SECRET = "rk-planted-0123456789"
@@ -210,3 +213,30 @@ def test_who_was_told_a_name_keeps_it_while_a_key_has_it():
     assert [authenticator.knows(name) for name in ("team-a", "team-c", "team-d")] == [1, 1, 0]
     for mode in ("open", "passthrough"):
         assert Authenticator(mode, (), Stored()).knows("anybody")
+
+
+def test_keys_are_held_and_looked_up_as_digests_alone():
+    """So that how long a comparison takes tells of a digest, which nobody can choose."""
+    settings = Settings.from_toml(
+        f'[[keys]]\nname="a"\nkey="{SECRET}"\n[[upstreams]]\nname="u"\nbase_url="wss://h"\n'
+        'api_keys=["k"]\n'
+    )
+    authenticator = Authenticator("keys", settings.keys)
+    assert authenticator.principal(carried(api_key=SECRET)).name == "a"
+    texts = set(texts_held_by(settings)) | set(texts_held_by(authenticator))
+    assert digest(SECRET) in texts
+    assert not [text for text in texts if SECRET in text]
+
+
+def texts_held_by(root: object) -> Iterator[str]:
+    """Every text that can be reached from ``root``, but for code and what it names."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen or isinstance(found, type | types.FunctionType | types.ModuleType):
+            continue
+        seen.add(id(found))
+        if isinstance(found, str):
+            yield found
+        waiting += gc.get_referents(found)

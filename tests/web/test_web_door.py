@@ -32,7 +32,7 @@ def test_an_address_that_asks_too_often_is_told_when_to_come_back(
     assert not upstream.requests
     metrics = metrics_of(app)
     assert 'relay_limit_refusals_total{limit="requests"} 1.0' in metrics
-    assert 'relay_refused_total{status="429"} 1.0' in metrics
+    assert 'relay_refused_total{by="client",status="429"} 1.0' in metrics
 
 
 def test_a_key_is_not_even_looked_up_for_it(tmp_path: Path, upstream: Upstream, ends: Any):
@@ -79,7 +79,7 @@ def test_a_page_of_another_origin_is_refused_before_all_else(
     answer = ask(app, ends[1], Origin="https://evil.example", Sec_WebSocket_Version="7")
     assert refused(answer) == (403, "origin_not_allowed")
     assert "evil" not in answer.text
-    assert 'relay_refused_total{status="403"} 1.0' in metrics_of(app)
+    assert 'relay_refused_total{by="client",status="403"} 1.0' in metrics_of(app)
     with pytest.raises(BrokenPipeError):
         ask(app, gone(ends), Origin="https://app.example.com")
     assert len(upstream.requests) == 1

@@ -186,7 +186,7 @@ def test_refusals_are_counted_by_limit_and_logged_with_the_reason(
     ask(app, ends[1])
     metrics = app.test_client().get("/metrics").text
     assert 'relay_limit_refusals_total{limit="sessions"} 1.0' in metrics
-    assert 'relay_refused_total{status="429"} 1.0' in metrics
+    assert 'relay_refused_total{by="client",status="429"} 1.0' in metrics
     assert "1 session open at a time" in caplog.text
 
 

@@ -37,4 +37,4 @@ def test_who_is_given_up_is_counted(app: Flask, limit: str, refused: bool):
     count_overdue(app, limit)
     metrics = app.test_client().get("/metrics").text
     assert f'relay_limit_refusals_total{{limit="{limit}"}} 1.0' in metrics
-    assert ('relay_refused_total{status="408"} 1.0' in metrics) is refused
+    assert ('relay_refused_total{by="client",status="408"} 1.0' in metrics) is refused

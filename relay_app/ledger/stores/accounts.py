@@ -12,7 +12,9 @@ from relay_app.ledger.stores.leases import Ask, Lease, Limits, Refusal
 __all__ = ["KEEP_SECONDS", "MINUTE_SECONDS", "Account", "Held", "answer"]
 
 KEEP_SECONDS = 3_600.0
-"""How long a lapsed lease is remembered: a worker that was suspended finds it as it was."""
+"""How long a lapsed lease is remembered: a worker that was suspended finds it as it was. None is
+given for as long: one that lapses later was given by a clock that has been set back since, and has
+lapsed. Who holds it renews it within seconds; else a dead worker's would be held until then."""
 
 MINUTE_SECONDS = 60
 
@@ -50,6 +52,8 @@ class Account:
         """The account with these leases, of which it forgets those that lapsed long ago."""
         account = cls(leases)
         for session_id, held in list(leases.items()):
+            if held.lapses_at > now + KEEP_SECONDS:
+                held.lapses_at = now
             if held.lapses_at + KEEP_SECONDS <= now:
                 del leases[session_id]
             else:
@@ -70,7 +74,7 @@ class Account:
         self._count(held, 1, now)
 
     def _count(self, held: Held, sign: int, now: float) -> None:
-        if held.lapses_at > now:
+        if now < held.lapses_at <= now + KEEP_SECONDS:
             self.sessions += sign * held.open
             self.outstanding[held.since] += sign * max(0, held.microusd - held.recorded)
 

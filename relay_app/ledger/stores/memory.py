@@ -118,9 +118,9 @@ class MemoryStore(Store):
             return [self._answer(ask, seconds) for ask in asks]
 
     def _answer(self, ask: Ask, seconds: float) -> Lease:
-        now = time.time()
+        now = time.monotonic()  # nobody else has to agree, and it does not jump
         used = self._seconds.setdefault(ask.key, Counter())
-        for second in [second for second in used if second <= now - MINUTE_SECONDS]:
+        for second in [second for second in used if abs(now - second) >= MINUTE_SECONDS]:
             del used[second]
         if ask.tokens:
             used[int(now)] += ask.tokens

@@ -67,18 +67,23 @@ local function add(account, sessions, sign)
   return true
 end
 
--- The sums as they were left, without what has lapsed since.
+-- The sums as they were left, without what has lapsed since; not if the clock was set back.
 local function take_up(account, since)
   local sums = redis.call('HMGET', account.sums, 'since', 'as_of', 'open', 'held')
-  if sums[1] ~= since then return false end
+  if sums[1] ~= since or tonumber(sums[2]) > now then return false end
   account.since, account.open, account.held = since, tonumber(sums[3]), tonumber(sums[4])
-  account.now = math.max(now, tonumber(sums[2]))  -- what has lapsed once has, whatever the clock
-  local text = string.format('%.6f', account.now)
+  local text = string.format('%.6f', now)
   return add(account, redis.call('ZRANGEBYSCORE', account.lapses, '(' .. sums[2], text), -1)
 end
 
 local function count(account, since)
-  account.since, account.open, account.held, account.now = since, 0, 0, now
+  account.since, account.open, account.held = since, 0, 0
+  -- Who still holds what was given before the clock was set back renews it in seconds.
+  local ahead = redis.call(
+    'ZRANGEBYSCORE', account.lapses, '(' .. string.format('%.6f', now + KEEP), '+inf')
+  for _, session in ipairs(ahead) do
+    redis.call('ZADD', account.lapses, string.format('%.6f', now), session)
+  end
   local live = redis.call(
     'ZRANGEBYSCORE', account.lapses, '(' .. string.format('%.6f', now), '+inf')
   for i = #live, 1, -1 do
@@ -103,7 +108,7 @@ local function load(at, since)
   end
   local seconds = redis.call('HGETALL', account.seconds)
   for i = 1, #seconds, 2 do
-    if tonumber(seconds[i]) <= now - MINUTE then
+    if math.abs(now - seconds[i]) >= MINUTE then
       redis.call('HDEL', account.seconds, seconds[i])
     else
       account.tokens = account.tokens + seconds[i + 1]
@@ -143,7 +148,7 @@ local function answer(ask)
   local mine, open, held = nil, account.open, account.held
   local lapses = tonumber(redis.call('ZSCORE', account.lapses, session) or 0)
   if lapses + KEEP > now then mine = parse(redis.call('HGET', account.leases, session)) end
-  if mine and lapses > account.now then
+  if mine and lapses > now then
     open, held = open - mine.open, held - outstanding(mine, since)
   end
   local recorded = mine and mine.since == since and mine.recorded or 0
@@ -177,7 +182,7 @@ local function answer(ask)
     '%.0f %.0f %d %s', lease.held, lease.recorded, lease.open, lease.since))
   redis.call('ZADD', account.lapses, lapses_at, session)
   account.open, account.held = open, held
-  if tonumber(lapses_at) > account.now then
+  if tonumber(lapses_at) > now then
     account.open, account.held = open + lease.open, held + outstanding(lease, since)
   end
   return lease.held, left and math.max(0, left - granted) or false,
@@ -192,7 +197,7 @@ for _, account in pairs(accounts) do
   local last = redis.call('ZRANGE', account.lapses, -1, -1, 'WITHSCORES')[2]
   if last then
     redis.call(
-      'HSET', account.sums, 'since', account.since, 'as_of', string.format('%.6f', account.now),
+      'HSET', account.sums, 'since', account.since, 'as_of', string.format('%.6f', now),
       'open', string.format('%.0f', account.open), 'held', string.format('%.0f', account.held))
     local at = string.format('%.0f', (last + KEEP) * 1000)
     for _, name in ipairs({account.leases, account.lapses, account.sums}) do

@@ -134,7 +134,7 @@ def _parts(keys: Sequence[str], asks: Sequence[Ask], now: float) -> Iterator[sa.
         )
     yield (
         _part("tokens", seconds.key, "", "", sa.func.sum(seconds.tokens), 0, *none)
-        .where(seconds.key.in_(keys), seconds.second > now - MINUTE_SECONDS)
+        .where(seconds.key.in_(keys), _about(seconds.second, now, MINUTE_SECONDS))
         .group_by(seconds.key)
     )
     beyond = leases.microusd - leases.recorded
@@ -142,7 +142,7 @@ def _parts(keys: Sequence[str], asks: Sequence[Ask], now: float) -> Iterator[sa.
     sessions = sa.func.sum(sa.case((leases.is_open, 1), else_=0))
     yield (
         _part("account", leases.key, "", leases.since, outstanding, sessions, *none)
-        .where(leases.key.in_(keys), leases.lapses_at > now)
+        .where(leases.key.in_(keys), leases.lapses_at > now, leases.lapses_at <= now + KEEP_SECONDS)
         .group_by(leases.key, leases.since)
     )
     asking = sorted({ask.session_id for ask in asks})
@@ -155,10 +155,23 @@ def _part(*columns: Any) -> sa.Select[Any]:
     )
 
 
+def _about(column: sa.ColumnElement[int], now: float, seconds: float) -> sa.ColumnElement[bool]:
+    """No longer ago than ``seconds``; nor further ahead, which is of a clock that was set back."""
+    return sa.and_(column > now - seconds, column <= now + seconds)
+
+
 def _sweep(connection: sa.Connection, keys: Sequence[str], now: float) -> None:
     tokens, leases = usage_tokens.c, usage_leases.c
     connection.execute(
-        usage_tokens.delete().where(tokens.key.in_(keys), tokens.second <= now - MINUTE_SECONDS)
+        usage_tokens.delete().where(
+            tokens.key.in_(keys), ~_about(tokens.second, now, MINUTE_SECONDS)
+        )
+    )
+    # Of a clock that was set back since.
+    connection.execute(
+        usage_leases.update()
+        .where(leases.key.in_(keys), leases.lapses_at > now + KEEP_SECONDS)
+        .values(lapses_at=now)
     )
     dead = sa.select(leases.key, leases.session_id).where(
         leases.key.in_(keys), leases.lapses_at <= now - KEEP_SECONDS
