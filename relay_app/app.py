@@ -47,6 +47,8 @@ GIVE_BACK_SECONDS = 2.0
 LAG_SECONDS = 1.0
 """A record that has waited this long, or longer than a frame is held for it, says that a write
 hangs rather than fails."""
+TRY_SECONDS = 1.0
+"""How long the first sessions of a worker wait to hear that their records can be written."""
 
 
 class Relay:
@@ -89,7 +91,7 @@ class Relay:
         )
         self._rooms = Rooms(settings.server.max_buffered_bytes)
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
-        self._draining = False
+        self._announced = self._draining = False
         self._told = False
         self._loading: gevent.event.AsyncResult[None] | None = None
         self.stored_keys = StoredKeys(
@@ -147,7 +149,7 @@ class Relay:
             authenticator=self._authenticator,
             metrics=self.metrics,
             publish=self.publish,
-            ready=self.check_ready,
+            ready=self.check_announced,
             warning=self._warning,
         ).register(app)
         app.extensions["relay_app"] = self
@@ -175,6 +177,7 @@ class Relay:
         """The same for hosts that tell nobody when a worker starts: the first session waits for
         it, and so do those that begin meanwhile, so that no open session is stopped by it."""
         self._start()
+        self.accountant.wait_tried(TRY_SECONDS)
         if vocabulary.loaded() is not None:
             return
         if self._loading is None:
@@ -184,17 +187,20 @@ class Relay:
     def check_ready(self) -> None:
         """Raises RelayFault while no new session may begin."""
         if self._draining:
-            raise RelayFault(
-                "This relay is shutting down. Connect again to reach another.",
-                code="relay_draining",
-                headers={"Retry-After": "1"},
-            )
+            raise _leaving()
         if not self.accountant.healthy or self._lags():
             raise RelayFault(
                 "This relay cannot record usage at the moment. Try again later.",
                 code="ledger_unavailable",
                 headers={"Retry-After": "5"},
             )
+
+    def check_announced(self) -> None:
+        """Raises RelayFault while no balancer is to send anybody; who comes all the same is let
+        in until the drain begins."""
+        if self._announced:
+            raise _leaving()
+        self.check_ready()
 
     def _lags(self) -> bool:
         patience = max(LAG_SECONDS, self.settings.server.hold_seconds)
@@ -213,15 +219,15 @@ class Relay:
         self.budgets.update(self._authenticator.stored)
 
     def announce_drain(self) -> None:
-        """Makes readiness and new sessions 503, before the listener closes."""
-        self._draining = True
+        """Makes readiness 503, before the listener closes and new sessions are refused."""
+        self._announced = True
 
     def drain(self) -> None:
         """Ends sessions: idle ones at once with 1001, the others after their response."""
         self._draining = True
         self.hub.run(
             self.keeper.drain,
-            RelayFault("the relay is shutting down", code="relay_draining", close_code=1001),
+            _leaving(),
             self.settings.server.drain_seconds,
         )
 
@@ -231,9 +237,7 @@ class Relay:
 
     def _close(self) -> None:
         self._draining = True
-        self.keeper.drain(
-            RelayFault("the relay is shutting down", code="relay_draining", close_code=1001), 0
-        )
+        self.keeper.drain(_leaving(), 0)
         self.keeper.wait_empty(CLOSE_SECONDS)
         self.stored_keys.stop()
         if self._retention is not None:
@@ -274,6 +278,16 @@ class Relay:
                 key_seconds=self.stored_keys.age_seconds,
             )
         )
+
+
+def _leaving() -> RelayFault:
+    """What newcomers hear, and sessions when they end."""
+    return RelayFault(
+        "This relay is shutting down. Connect again to reach another.",
+        code="relay_draining",
+        close_code=1001,
+        headers={"Retry-After": "1"},
+    )
 
 
 def create_app(

@@ -129,7 +129,7 @@ priority = 2
     relay = app.extensions["relay_app"]
     with caplog.at_level(logging.INFO, "relay_app"):
         upgrade(app, Authorization="Bearer rk-00000000", carried=True)
-        relay.announce_drain()
+        relay.drain()
         upgrade(app, Authorization="Bearer rk-00000000", carried=True)
     down, draining = [
         said for record in caplog.records if (said := record.getMessage()).startswith("refused")
@@ -142,10 +142,20 @@ priority = 2
 def test_a_relay_that_drains_is_not_ready():
     relay = create_app(settings()).extensions["relay_app"]
     relay.check_ready()
+    relay.drain()
+    for check in (relay.check_ready, relay.check_announced):
+        with pytest.raises(RelayFault, match="shutting down") as caught:
+            check()
+        assert caught.value.status == 503
+    relay.close()
+
+
+def test_a_drain_that_is_announced_refuses_nobody_yet():
+    relay = create_app(settings()).extensions["relay_app"]
     relay.announce_drain()
-    with pytest.raises(RelayFault, match="shutting down") as caught:
-        relay.check_ready()
-    assert caught.value.status == 503
+    relay.check_ready()
+    with pytest.raises(RelayFault, match="Connect again to reach another"):
+        relay.check_announced()
     relay.close()
 
 
@@ -157,7 +167,7 @@ def test_closing_twice_is_closing_once():
 
 def test_two_relays_in_one_process_are_strangers():
     one, other = (create_app(settings()).extensions["relay_app"] for _ in range(2))
-    one.announce_drain()
+    one.drain()
     other.check_ready()
     assert one.metrics is not other.metrics
 

@@ -122,6 +122,7 @@ class Accountant:
         self._begun: list[Callable[[], Sequence[UsageRecord]]] = []
         self._wake = Event()
         self._hurry = Event()
+        self._tried = Event()
 
     # What readiness and metrics ask. Counters only grow; times are seconds.
 
@@ -199,6 +200,10 @@ class Accountant:
     def unwritten(self) -> list[UsageRecord]:
         """The pending records themselves: what is left to be saved after a failed close."""
         return [record for commit in self._outbox.commits() for record in commit.records]
+
+    def wait_tried(self, seconds: float) -> None:
+        """Returns when what is written to was tried for the first time, or after ``seconds``."""
+        self._tried.wait(seconds)
 
     # What sessions do.
 
@@ -355,7 +360,6 @@ class Accountant:
 
     def _flush_forever(self) -> None:
         failures = 0
-        untried = self.journal is not None  # find out before a session depends on it
         begun, shared = float("-inf"), 0
         self._wake.set()  # a successor finds what its predecessor left
         while True:
@@ -367,11 +371,16 @@ class Accountant:
             self._wake.clear()
             self._hurry.clear()
             commits, checkpoints = self._outbox.commits(), self._outbox.checkpoints()
-            if not commits and not checkpoints and not untried:
+            if commits or checkpoints:
+                begun, shared = time.monotonic(), len(commits)
+                done = self._write(commits, checkpoints)
+            elif failures or not self._tried.is_set():
+                done = self._try_out()  # to know before a session depends on it
+            else:
                 continue
-            begun, shared = time.monotonic(), len(commits)
-            if self._write(commits, checkpoints):
-                failures, untried = 0, False
+            self._tried.set()
+            if done:
+                failures = 0
             else:
                 failures += 1
                 self._hurry.wait(self._backoff(failures))
@@ -388,6 +397,14 @@ class Accountant:
         """End this greenlet if it is a copy that a fork made, woken amid its successor's state."""
         if self._flusher is not gevent.getcurrent():
             raise gevent.GreenletExit
+
+    def _try_out(self) -> bool:
+        if self.journal is None:
+            works = self._writer.try_out(self._store.ping)
+        else:
+            works = self._writer.write([]) is not None
+        self._leave_if_replaced()
+        return works
 
     def _write(self, commits: list[Commit], checkpoints: list[UsageRecord]) -> bool:
         """Write all of it as one, of each unit the best; True if the outcome is known."""

@@ -78,13 +78,22 @@ class Writer:
             self.commit_seconds += seconds
             self.commit_counts[bisect_left(COMMIT_SECONDS, seconds)] += 1
         refused = self._refused(records, rejected)
-        if self.failing_since is not None:
-            _log.warning("the %s works again; %d usage records caught up", self._name, len(records))
-            self.failing_since = None
+        self._works(len(records))
         self.commits += bool(records)
         residuals = sum(record.kind == "residual" for record in records)
         self.records_written += max(0, len(records) - residuals - refused)
         return rejected
+
+    def try_out(self, question: Callable[[], object]) -> bool:
+        """Whether what is written to answers ``question``, before there is anything to write."""
+        try:
+            self.call(question)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.last_error = redact(f"{type(error).__name__}: {error}")
+            self._failed()
+            return False
+        self._works(0)
+        return True
 
     def stop(self) -> None:
         """End the thread. What it is in the middle of, it finishes by itself."""
@@ -96,6 +105,11 @@ class Writer:
         started = time.perf_counter()
         self._write(records)
         return time.perf_counter() - started
+
+    def _works(self, records: int) -> None:
+        if self.failing_since is not None:
+            _log.warning("the %s works again; %d usage records caught up", self._name, records)
+            self.failing_since = None
 
     def _failed(self) -> None:
         self.failures += 1

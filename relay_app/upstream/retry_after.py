@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 __all__ = ["retry_after_seconds"]
 
-_SECONDS = re.compile(r"[0-9]{1,9}")
+_SECONDS = re.compile(r"[0-9]{1,20}")
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:

@@ -13,6 +13,8 @@ from relay_app.errors import ClientFault
 
 __all__ = ["check_origin"]
 
+_NO_HOST = frozenset("/@:?#\\")
+"""What ends a host, or comes in front of one."""
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -43,7 +45,8 @@ def _matches(origin: str, pattern: str) -> bool:
     if not star:
         return origin == pattern
     begins = f"{scheme}://"
-    return origin.startswith(begins) and origin[len(begins) :].endswith(f".{host}")
+    below = origin[len(begins) :].removesuffix(f".{host}")
+    return origin.startswith(begins) and origin.endswith(f".{host}") and not _NO_HOST & {*below}
 
 
 def _plain(origin: str) -> str:

@@ -128,8 +128,8 @@ class RealtimeEndpoint:
             else self.catalogue.routes(asked.model, principal.models)
         )
         routes, pace = self._affordable(routes, principal, asked)
-        self.ready()
         self.prepare()
+        self.ready()
         if len(self.sessions.keeper) + self.opening >= self.sessions.limits.max_sessions:
             self.door.on_refused("worker")
             raise RelayFault(

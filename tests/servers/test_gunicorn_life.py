@@ -273,9 +273,10 @@ def test_a_drain_is_announced_before_the_listener_closes(tmp_path: Path, provide
             eventually(lambda: status(f"{running.url}/readyz") == 503, "not ready any more")
             assert status(f"{running.url}/healthz") == 200
             assert status(f"{running.url}/v1/realtime?model=gpt-realtime") == 426
-            begin_response(client, provider)
-            provider.finish()
-            assert json.loads(client.recv(10))["type"] == "response.done"
+            with running.connect() as newcomer:
+                begin_response(newcomer, provider)
+                provider.finish()
+                assert json.loads(newcomer.recv(10))["type"] == "response.done"
             check_sent_away(client)
         assert running.process.wait() == 0
 

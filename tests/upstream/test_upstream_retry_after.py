@@ -12,13 +12,13 @@ NOW = datetime(2026, 10, 21, 7, 27, 30, tzinfo=UTC).timestamp()
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        ("0", 0), ("7", 7), ("999999999", 999_999_999),
+        ("0", 0), ("7", 7), ("99999999999", 99_999_999_999),
         ("Wed, 21 Oct 2026 07:28:00 GMT", 30),
         ("Wednesday, 21-Oct-26 07:28:00 GMT", 30),
         ("Wed, 21 Oct 2026 07:28:00 -0000", 30),
         ("Wed, 21 Oct 2026 09:28:00 +0200", 30),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
-        ("", None), ("-1", None), ("1.5", None), ("soon", None), ("9999999999", None),
+        ("", None), ("-1", None), ("1.5", None), ("soon", None), ("9" * 21, None),
         ("\u0663", None), ("Wed, 99 Oct 2026 07:28:00 GMT", None),
     ],
 )  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_dial_that_fails_gives_its_place_back(tmp_path: Path, ends):
 
 def test_a_relay_that_drains_refuses(tmp_path: Path, upstream: Upstream, ends):
     app = app_with(upstream, tmp_path)
-    app.extensions["relay_app"].announce_drain()
+    app.extensions["relay_app"].drain()
     assert refused(ask(app, ends[1])) == (503, "relay_draining")
     assert not upstream.requests
 
