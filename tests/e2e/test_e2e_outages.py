@@ -92,6 +92,24 @@ def full_disk(pid: int) -> Iterator[None]:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_a_store_that_cannot_be_made_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        talking_upstream() as upstream,
+        relay(tmp_path, upstream.url, store="sqlite:///file/relay.db") as running,
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            running.connect()
+        assert refused.value.response.status_code == 503
+        assert b"ledger_unavailable" in refused.value.response.body
+        assert readiness(running)[0] == 503
+        (tmp_path / "file").unlink()  # whoever mends it needs no restart
+        (tmp_path / "file").mkdir()
+        eventually(lambda: readiness(running)[0] == 200, "it is mended")
+        running.connect().close()
+    assert not upstream.began
+
+
 def test_a_full_disk_under_load_turns_away_who_is_new_and_harms_nobody_who_is_there(
     tmp_path: Path, server: Server
 ) -> None:

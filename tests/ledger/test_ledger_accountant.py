@@ -37,6 +37,27 @@ def test_recording_nothing_is_done_at_once(accountant: Maker) -> None:
     assert commit.wait(0)
 
 
+def test_a_store_that_does_not_answer_is_known_before_anybody_records(
+    accountant: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ScriptedStore()
+    asked: list[str] = []
+
+    def ping() -> None:
+        asked.append("ping")
+        if len(asked) < 3:
+            raise StoreError("no disk")
+
+    monkeypatch.setattr(store, "ping", ping)
+    ledger = accountant(store)
+    ledger.start()
+    ledger.wait_tried(30)
+    assert not ledger.healthy
+    assert ledger.last_error == "StoreError: no disk"
+    until(lambda: ledger.healthy)
+    assert (len(asked), store.calls) == (3, [])
+
+
 def test_construction_starts_nothing() -> None:
     threads, hub = threading.active_count(), gevent.get_hub()
     ledger = Accountant(ScriptedStore())
