@@ -31,14 +31,17 @@ class Chore:
         self._forever = forever
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._pid: int | None = None
+        self._stopped = False
 
     def start(self) -> None:
-        """Begins, or begins again in a forked child; else does nothing."""
+        """Begins, or begins again in a forked child or after it was killed; once it was stopped,
+        or if it runs, does nothing."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._pool = ThreadPool(1)
             self._greenlet = None
-        if self._greenlet is None or self._greenlet.ready():
+            self._stopped = False
+        if not self._stopped and (self._greenlet is None or self._greenlet.ready()):
             self._greenlet = gevent.spawn(self._forever)
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -46,7 +49,8 @@ class Chore:
         return call(self._pool, function, *args, **kwargs)
 
     def stop(self) -> None:
-        """Ends it, within a second; a call that hangs is left to its thread."""
+        """Ends it for good, within a second; a call that hangs is left to its thread."""
+        self._stopped = True
         if self._greenlet is not None and self._pid == os.getpid():
             self._greenlet.kill()
             gevent.with_timeout(STOP_SECONDS, self._pool.kill, timeout_value=None)

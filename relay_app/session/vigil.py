@@ -93,8 +93,8 @@ class Vigil:
         pace = round(came / seconds) if seconds > 0 else came
         if self._left < 0:
             return ClientFault(
-                f"Rate limit reached. This relay takes {limit} messages a second in a session, on "
-                f"average over a minute, and {pace} came in the last second.",
+                f"Rate limit reached: {pace} messages in a second. This relay takes {limit}, on "
+                "average over a minute.",
                 status=429,
                 type="rate_limit_exceeded",
                 code="rate_limit_exceeded",

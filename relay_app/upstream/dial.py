@@ -134,8 +134,7 @@ class Dialler:
         except ProxyRefused as refused:
             raise attempt.fault(refused.what, refused.code) from None
         except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
-            raise attempt.fault(f"failed TLS: {reason}", "tls_error") from error
+            raise attempt.fault(f"failed TLS: {_tls_reason(error)}", "tls_error") from error
         except (socket.gaierror, UnicodeError) as error:
             # A name too long for DNS is a UnicodeError of the codec that encodes it.
             raise attempt.fault("has a host name that does not resolve", "unreachable") from error
@@ -282,6 +281,14 @@ def _read_body(sock: Any, websocket: WSConnection, early: bytes, seconds: float)
     except (OSError, ProtocolError):
         pass
     return bytes(body)
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    reason: str = getattr(error, "verify_message", "") or error.reason or "handshake failed"
+    if "not valid for" in reason:
+        # OpenSSL says for which name, and that is nothing for a client.
+        return "its certificate is for another host"
+    return reason.rstrip(".")
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

@@ -33,9 +33,9 @@ def test_a_flood_ends_the_session_with_1008_and_says_which_rate(stage: SetStage)
     made.tick()
     error = made.client.told()["error"]
     assert (error["type"], error["code"]) == ("rate_limit_exceeded", "rate_limit_exceeded")
-    assert "10 messages a second" in error["message"]
-    assert "620 came" in error["message"]
-    assert made.client.part()[0] == 1008
+    assert "620 messages in a second. This relay takes 10," in error["message"]
+    # What a close frame has no room for would be cut off.
+    assert made.client.part() == (1008, error["message"])
     made.target.part()
     made.ended()
     assert why == ["messages"]
