@@ -13,6 +13,7 @@ Numbers are little-endian. The mark begins with a byte that UTF-8 does not have,
 contains one.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -49,6 +50,7 @@ _HEADER_BYTES = len(_MAGIC) + 1 + 4
 MAX_READ_BYTES = _ENTRY.size + MAX_PAYLOAD_BYTES
 """A read of this many bytes from where an entry begins holds the whole of it."""
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _USAGE = tuple(f.name for f in fields(Usage))
 _PLAIN = tuple(f.name for f in fields(UsageRecord) if f.name not in ("usage", "cost_usd"))
 _usage = attrgetter(*_USAGE)
@@ -102,8 +104,10 @@ def decode(payload: bytes) -> UsageRecord:
         cost_usd = None if cost is None else Decimal(cost)
         record = UsageRecord(usage=usage, cost_usd=cost_usd, **values)
         _checked(record)
+        if _HALF.search(payload):
+            encode(record)  # which fails for half of a surrogate pair
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not a usage record: {error!r}") from None
+        raise ValueError(f"not a usage record: {type(error).__name__}: {error}") from None
     return record
 
 
