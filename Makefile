@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILT  := setup.cfg setup.py $(wildcard relay_app/*/*.c relay_app/*/*.h)
 
-.PHONY: run test test-pure test-sanitized bench lint format requirements clean
+.PHONY: run test test-pure test-sanitized fuzz bench lint format requirements clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/relay-app quickstart
@@ -27,6 +27,18 @@ test-sanitized: $(VENV)/test.stamp
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONMALLOC=malloc PYTHONSAFEPATH=1 \
 	  $(BIN)/python -m pytest -o "pythonpath=tests $(SANITIZED)/lib" tests/wire tests/meter/test_meter_skim.py \
 	  tests/session/test_session_pump.py tests/session/test_session_session.py
+
+# Looks for inputs that no test has thought of: make fuzz FUZZ='settings journal --seconds 600'.
+# Where there is a clang, what is compiled guides it, and is watched by its sanitizers.
+CLANG  ?= clang
+FUZZED := build/fuzz
+fuzz: $(VENV)/fuzz.stamp
+	@if command -v $(CLANG) >/dev/null; then \
+	  CC=$(CLANG) LDSHARED="$(CLANG) -shared" \
+	  CFLAGS="-fsanitize=address,undefined,fuzzer-no-link -fno-omit-frame-pointer -g" \
+	  $(BIN)/python setup.py --quiet build --build-base $(FUZZED) --build-lib $(FUZZED)/lib; \
+	else echo "There is no $(CLANG), so nobody watches what is compiled."; rm -rf $(FUZZED)/lib; fi
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # What to run and how often: make bench BENCH='closed-loop --rounds 3'
 bench: $(VENV)/bench.stamp
@@ -59,6 +71,10 @@ $(VENV)/run.stamp: $(BUILT) | $(BIN)/python
 
 $(VENV)/test.stamp: $(BUILT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/fuzz.stamp: $(BUILT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,fuzz]'
 	@touch $@ $(VENV)/run.stamp
 
 $(VENV)/bench.stamp: $(BUILT) | $(BIN)/python

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from fuzz import settings_file
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -577,6 +578,11 @@ def test_any_file_is_settings_or_a_line_that_says_what_is_wrong_and_no_secret(te
         assert SECRET not in message
     else:
         assert SECRET not in repr(settings)
+
+
+@given(files())
+def test_of_any_file_a_line_names_the_place_and_no_command_reads_more_than_the_relay(text):
+    settings_file.check(text.encode())
 
 
 @given(st.text(max_size=200))

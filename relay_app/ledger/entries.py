@@ -13,6 +13,7 @@ Numbers are little-endian. The mark begins with a byte that UTF-8 does not have,
 contains one.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -49,6 +50,7 @@ _HEADER_BYTES = len(_MAGIC) + 1 + 4
 MAX_READ_BYTES = _ENTRY.size + MAX_PAYLOAD_BYTES
 """A read of this many bytes from where an entry begins holds the whole of it."""
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _USAGE = tuple(f.name for f in fields(Usage))
 _PLAIN = tuple(f.name for f in fields(UsageRecord) if f.name not in ("usage", "cost_usd"))
 _usage = attrgetter(*_USAGE)
@@ -81,10 +83,7 @@ def header_length(data: bytes) -> int:
 def encode(record: UsageRecord) -> bytes:
     """The entry of ``record``. Raises TypeError, ValueError or OverflowError for a record that
     no store and no JSON can hold."""
-    check_record(record)
-    numbers = _usage(record.usage)
-    if not all(-_LIMIT < number < _LIMIT for number in (*numbers, record.started_at)):
-        raise OverflowError("a number beyond 64 bits, or none at all")
+    numbers = _checked(record)
     # The fields of as_dict(), without the deep copies it makes on the way.
     values: dict[str, Any] = dict(zip(_PLAIN, _plain(record), strict=True))
     values.update(zip(_USAGE, numbers, strict=True))
@@ -104,10 +103,21 @@ def decode(payload: bytes) -> UsageRecord:
         cost = values.pop("cost_usd")
         cost_usd = None if cost is None else Decimal(cost)
         record = UsageRecord(usage=usage, cost_usd=cost_usd, **values)
-        check_record(record)
+        _checked(record)
+        if _HALF.search(payload):
+            encode(record)  # which fails for half of a surrogate pair
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not a usage record: {error!r}") from None
+        raise ValueError(f"not a usage record: {type(error).__name__}: {error}") from None
     return record
+
+
+def _checked(record: UsageRecord) -> tuple[float, ...]:
+    """The counts of a record that any store can hold. Raises as :func:`encode` does."""
+    check_record(record)
+    numbers: tuple[float, ...] = _usage(record.usage)
+    if not all(-_LIMIT < number < _LIMIT for number in (*numbers, record.started_at)):
+        raise OverflowError("a number beyond 64 bits, or none at all")
+    return numbers
 
 
 def best_of_each(records: Iterable[UsageRecord]) -> list[UsageRecord]:

@@ -65,7 +65,8 @@ def _refusal(
             code="upstream_bad_answer",
         )
     wait = headers.get("retry-after", "")
-    passed_on = {"Retry-After": wait} if re.fullmatch(r"[A-Za-z0-9 ,:+-]{1,64}", wait) else {}
+    plain = re.fullmatch(r"[A-Za-z0-9 ,:+-]{1,64}", wait) and scrubbed(wait, secret) == wait
+    passed_on = {"Retry-After": wait} if plain else {}
     return UpstreamFault(
         said or f"The upstream {upstream} refused the connection with status {status}.",
         status=status,

@@ -98,6 +98,22 @@ def test_what_is_no_record_is_a_value_error(payload: bytes) -> None:
         decode(payload)
 
 
+@pytest.mark.parametrize("count", [[], "7", None, {}, 2**63, float("inf")])
+def test_a_record_that_no_store_could_hold_is_none(count: object) -> None:
+    values = make_record().as_dict() | {"input_text_tokens": count}
+    with pytest.raises(ValueError, match="not a usage record"):
+        decode(entries.codec.dumps(values).encode())
+
+
+@pytest.mark.parametrize("half", [rb"\ud800", rb"\uDFFF", rb"\udc00\ud800"])
+def test_a_record_with_a_text_that_utf8_cannot_say_is_none(half: bytes) -> None:
+    payload = ENTRIES[0][12:].replace(b'"team-a"', b'"team-' + half + b'"')
+    with pytest.raises(ValueError, match="not a usage record"):
+        decode(payload)
+    whole = payload.replace(half, rb"\uD83D\uDE00 \\ud800")
+    assert decode(whole).key == "team-\U0001f600 \\ud800"
+
+
 def test_a_header_of_a_newer_version_is_told_from_a_damaged_one() -> None:
     assert entries.header_length(entries.FILE_HEADER) == len(entries.FILE_HEADER)
     assert entries.header_length(entries.FILE_HEADER[:-1]) == 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from fuzz import messages_of, sessions_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meter_fakes import TRANSCRIPTS, Clock, new_meter
@@ -261,6 +262,12 @@ def test_any_events_come_to_the_same(events: list[tuple[str, bytes]]) -> None:
     both(("s2c", [CREATED, other]), *((way, [payload, payload]) for way, payload in events))
 
 
+@settings(max_examples=500)
+@given(payloads(), st.booleans())
+def test_any_event_is_what_a_full_parse_makes_of_it(payload: bytes, sent: bool) -> None:
+    messages_of.check((b"\x00" if sent else b"\xff") + payload)
+
+
 def one_of(*values: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from(values)
 
@@ -317,6 +324,21 @@ def test_what_is_noted_down_and_looked_at_later_comes_to_the_same(
     events: list[tuple[str, bytes]], looks: int
 ) -> None:
     both(*((way, [payload]) for way, payload in events), looks=looks)
+
+
+@settings(max_examples=300)
+@given(st.lists(conversation | st.sampled_from("0459?!#$%&"), max_size=50))
+def test_each_unit_of_any_conversation_is_recorded_once_whoever_looks(
+    lines: list[tuple[str, bytes] | str],
+) -> None:
+    sessions_of.check(
+        b"\n".join(
+            line.encode()
+            if isinstance(line, str)
+            else {"c2s": b">", "s2c": b"<"}[line[0]] + line[1]
+            for line in lines
+        )
+    )
 
 
 TURN = [

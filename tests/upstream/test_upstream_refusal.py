@@ -55,6 +55,8 @@ def test_fields_at_the_top_are_found():
         ("Wed, 21 Oct 2026 07:28:00 GMT", {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
         ("9" * 65, {}),
         ("caf\xe9", {}),
+        (f"Wed, 21 Oct 2026 {SECRET} GMT", {}),
+        ("in 7 s, sk-proj-abcd1234", {}),
         ("", {}),
     ],
 )
