@@ -46,7 +46,8 @@ class Debut:
 
     def ended(self, ending: Ending) -> None:
         """The session is over."""
-        if self.over or self._greeted or ending.cause is not Cause.TARGET:
+        its_doing = ending.cause is Cause.TARGET or ending.offender == "target"
+        if self.over or self._greeted or not its_doing:
             return
         self.over = True
         due_to = blame_of_close(ending.code)

@@ -355,7 +355,7 @@ class Session:
         try:
             pump.run()
         except LinkEnded:
-            self._ends.closed(source)
+            self._vigil.ended(source)
         except FrameError as error:
             self._ends.broke_protocol(source, error)
         except Exception:

@@ -8,6 +8,7 @@ from relay_app.errors import ClientFault, Fault
 from relay_app.observe.logs import SessionLog
 from relay_app.session.ends import Ends
 from relay_app.settings import Server
+from relay_app.wire.frames import ABNORMAL
 from relay_app.wire.link import Link
 
 __all__ = ["Vigil"]
@@ -52,18 +53,39 @@ class Vigil:
 
     def look_at_peers(self, elapsed_seconds: float, now: float) -> None:
         """Gives up who does not live, and tells the ends of who keeps everybody waiting."""
-        stall_seconds = self._limits.stall_seconds
+        limits = self._limits
+        stall_seconds, ping_seconds = limits.stall_seconds, limits.ping_seconds
         client, target = self._client, self._target
         for link, sink in ((client, target), (target, client)):
-            if not link.pulse(elapsed_seconds, self._limits.ping_seconds) and link.end is None:
-                self._log.warning("gave up a silent peer", side=link.name)
+            if not link.pulse(elapsed_seconds, ping_seconds) and link.end is None:
+                if not self._takes_nothing(link):
+                    self._log.warning("gave up a silent peer", side=link.name)
                 link.abort()
-            blocked = link.blocked_since
+            blocked, untaken = link.blocked_since, link.untaken_since
             if blocked is not None and now - blocked > stall_seconds:
-                self._ends.stalled(link, f"read nothing for {stall_seconds:g} seconds")
+                self._stalled(link)
+            elif untaken is not None and now - untaken > stall_seconds + ping_seconds:
+                # Nobody of ours waits for it yet. It may be behind a dead stretch of network,
+                # and behind a balancer that looks like a client which does not read.
+                self._stalled(link)
             if link.hoards_room(ROOM_SECONDS):
                 slow = link if sink.blocked_since is None else sink
                 self._ends.stalled(slow, "took too long over a large message")
+
+    def ended(self, link: Link) -> None:
+        """The peer of ``link`` closed or vanished. If it had taken nothing for long that was a
+        stall, whichever clock was the first: the kernel has one of its own, and so have pings."""
+        lost = link.end is not None and link.end.code == ABNORMAL
+        if lost and self._takes_nothing(link):
+            self._stalled(link)
+        else:
+            self._ends.closed(link)
+
+    def _takes_nothing(self, link: Link) -> bool:
+        return link.untaken_seconds() >= self._limits.stall_seconds
+
+    def _stalled(self, link: Link) -> None:
+        self._ends.stalled(link, f"read nothing for {self._limits.stall_seconds:g} seconds")
 
     def overdue(self, messages: int, now: float) -> Fault | None:
         """Why the session has to end, if it does: silent or open for too long. ``messages`` is how

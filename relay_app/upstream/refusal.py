@@ -8,6 +8,7 @@ import re
 
 from relay_app import codec
 from relay_app.errors import UpstreamFault
+from relay_app.upstream.retry_after import retry_after_seconds
 
 __all__ = ["refusal", "scrubbed"]
 
@@ -66,7 +67,8 @@ def _refusal(
         )
     wait = headers.get("retry-after", "")
     plain = re.fullmatch(r"[A-Za-z0-9 ,:+-]{1,64}", wait) and scrubbed(wait, secret) == wait
-    passed_on = {"Retry-After": wait} if plain else {}
+    tells = plain and retry_after_seconds(wait, 0.0) is not None
+    passed_on = {"Retry-After": wait} if tells else {}
     return UpstreamFault(
         said or f"The upstream {upstream} refused the connection with status {status}.",
         status=status,

@@ -61,6 +61,8 @@ class Link:
     mask what we send. ``early`` is what arrived behind the handshake. ``carried_on`` says that what
     is at the other end of ``sock`` is an intermediary. ``user_timeout_seconds`` bounds how long the
     kernel keeps unacknowledged bytes of ours. ``controls`` counts the peer's control frames.
+    ``untaken_since``: since when the peer has acknowledged nothing of what is on its way to it, as
+    far as the heartbeat has looked; None if it takes, or has all but a ping of ours.
 
     Memory: one frame of at most ``max_message_bytes``, for which ``rooms`` is asked when it is
     large, and one read of 64 kB.
@@ -95,6 +97,8 @@ class Link:
         self._asked = False
         self._silent_seconds = 0.0
         self._acknowledged = 0
+        self._pinged = -1
+        self.untaken_since: float | None = None
         self.connection = Connection(sock, user_timeout_seconds=user_timeout_seconds)
         self.out = Outgoing(self.connection, masks=masks, clock=clock)
         self.verbatim: Final = self.connection.private and (self.connection.tls or not carried_on)
@@ -280,7 +284,16 @@ class Link:
                 self._asked = True
                 self._silent_seconds = 0.0
                 self.ping()
+                if self.untaken_since is None:
+                    self._pinged = self.out.bytes_out
         return True
+
+    def untaken_seconds(self) -> float:
+        """For how long the peer has acknowledged nothing of what is on its way to it; of a
+        connection that has ended, had acknowledged nothing. Less than that by up to the time
+        between two beats."""
+        self._takes()
+        return 0.0 if self.untaken_since is None else self._clock() - self.untaken_since
 
     def _takes(self) -> bool:
         """Whether the peer has taken bytes since the last call, and has not got all yet."""
@@ -292,6 +305,10 @@ class Link:
         advanced = acknowledged > self._acknowledged
         self._acknowledged = acknowledged
         blocked = self.out.blocked_since is not None
+        if not under_way or taken == self._pinged:
+            self.untaken_since = None
+        elif advanced or self.untaken_since is None:
+            self.untaken_since = self._clock()
         if advanced and blocked:
             # The kernel wakes a writer only when a third of its buffer is free again: on a slow
             # line that takes longer than a stall may.

@@ -19,6 +19,7 @@ _LIVES: tuple[Life, ...] = (
     rogue.resets_amid,
     rogue.falls_silent,
     rogue.never_reads,
+    rogue.never_listens,
     rogue.sends_a_bad_frame,
     rogue.sends_too_much,
     rogue.pings_much,

@@ -14,8 +14,8 @@ from faults.story import LAST, Story
 from faults.table import LIMITS
 
 __all__ = [
-    "falls_silent", "never_reads", "pings_much", "resets_amid", "sends_a_bad_frame",
-    "sends_too_much",
+    "falls_silent", "never_listens", "never_reads", "pings_much", "resets_amid",
+    "sends_a_bad_frame", "sends_too_much",
 ]  # fmt: skip
 
 ASK_BESIDE = json.dumps(
@@ -23,6 +23,10 @@ ASK_BESIDE = json.dumps(
         "type": "response.create",
         "response": {"conversation": "none", "output_modalities": ["text"]},
     }
+)
+
+ASK_FOR_A_SPEECH = json.dumps(
+    {"type": "response.create", "response": {"instructions": "Speak for 900 seconds."}}
 )
 
 
@@ -58,6 +62,14 @@ def never_reads(relay: RelayProcess, model: str, story: Story) -> None:
     with knock(relay, f"model={model}", receive_bytes=4096) as peer:
         for _ in range(4):
             peer.say(ASK_BESIDE)
+        _wait_for_reset(peer)
+        story.sees.append("lost")
+
+
+def never_listens(relay: RelayProcess, model: str, story: Story) -> None:
+    """The client asks for a quarter of an hour of speech, and reads nothing."""
+    with knock(relay, f"model={model}", receive_bytes=4096) as peer:
+        peer.say(ASK_FOR_A_SPEECH)
         _wait_for_reset(peer)
         story.sees.append("lost")
 

@@ -27,10 +27,12 @@ SECONDS = 20.0
 """How long anything may take before it counts as a failure."""
 
 
-def socket_pair(kind: str = "tcp") -> tuple[Any, Any]:
+def socket_pair(kind: str = "tcp", receive_buffer: int = 0) -> tuple[Any, Any]:
     if kind == "unix":
         return socket.socketpair()
     with socket.socket() as listener:
+        if receive_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
         ours = socket.create_connection(listener.getsockname())
@@ -167,6 +169,8 @@ class Stage:
         max_message_bytes: int = 1_000_000,
         rooms: Rooms | None = None,
         kind: str = "tcp",
+        receive_buffer: int = 0,
+        user_timeout_seconds: float = 3_000.0,
         run: Callable[[Session], None] = Session.run,
         start: bool = True,
         client_early: bytes = b"",
@@ -179,11 +183,12 @@ class Stage:
         self.now = 1_000.0
         self.rooms = rooms or Rooms(268_435_456)
         self.accountant = accountant or QuickAccountant()
-        ours, theirs = socket_pair(kind)
+        self.user_timeout_seconds = user_timeout_seconds
+        ours, theirs = socket_pair(kind, receive_buffer)
         self.client = Peer(theirs, masks=True)
         self.sockets = [ours, theirs]
         self.client_link = self._link(ours, "client", max_message_bytes, client_early)
-        ours, theirs = socket_pair(kind)
+        ours, theirs = socket_pair(kind, receive_buffer)
         self.target = Peer(theirs, masks=False)
         self.sockets += [ours, theirs]
         self.target_link = self._link(ours, "target", max_message_bytes, b"")
@@ -218,6 +223,7 @@ class Stage:
             max_message_bytes=max_message_bytes,
             rooms=self.rooms,
             early=early,
+            user_timeout_seconds=self.user_timeout_seconds,
             clock=lambda: self.now,
         )
 
@@ -280,6 +286,20 @@ def converse(stage: Stage) -> None:
     assert stage.target.told()["audio"] == "AAAA"
     stage.target.say("session.created")
     assert stage.client.told()["type"] == "session.created"
+
+
+def trickle(stage: Stage, side: str) -> Link:
+    """What a conversation is made of goes to ``side``, which reads nothing, until its window is
+    shut; nobody of ours has to wait for it yet. Wants small receive buffers."""
+    speaker, link = (
+        (stage.target, stage.client_link) if side == "client" else (stage.client, stage.target_link)
+    )
+    while link.connection.unacknowledged() < 20_000:
+        speaker.say("response.output_audio.delta", delta="A" * 2_000)
+        gevent.sleep(0.001)
+    gevent.sleep(0.05)  # until loopback has delivered what fits
+    assert link.blocked_since is None
+    return link
 
 
 def leave_amid(stage: Stage, response: str = "resp_open") -> None:

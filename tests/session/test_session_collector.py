@@ -16,6 +16,7 @@ from session_support import (
     Stage,
     converse,
     response_done,
+    trickle,
     until,
 )
 from websockets.frames import Opcode
@@ -111,6 +112,18 @@ def test_a_client_that_stalls_amid_an_answer_pays_too(stage: SetStage) -> None:
     on.tick(1.0)
     on.tick(16.0)
     sender.get(timeout=SECONDS)
+    assert on.target.cancelled() == "resp_1"
+    on.target.say(**cancelled_done())
+    assert on.target.part()[0] == 1013
+    on.ended()
+    assert billed(on) == [("resp_1", "reported", "cancelled")]
+
+
+def test_a_client_that_takes_nothing_of_a_trickle_pays_too(stage: SetStage) -> None:
+    on = answering(stage(receive_buffer=4_096, user_timeout_seconds=1.0))
+    trickle(on, "client")
+    on.tick(1.0)
+    on.now += 15.0  # and now the kernel gives up
     assert on.target.cancelled() == "resp_1"
     on.target.say(**cancelled_done())
     assert on.target.part()[0] == 1013

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from relay_app.errors import UpstreamFault
 from relay_app.meter.message import WholeText
 from relay_app.session.debut import MAX_ERROR_BYTES, Debut
 from relay_app.session.lifecycle import Cause, Ending
@@ -34,6 +35,11 @@ QUOTA = error(type="insufficient_quota", code="insufficient_quota", message="no 
 
 def closed(code: int) -> Ending:
     return Ending(Cause.TARGET, close=Close(code))
+
+
+def stalled(offender: str) -> Ending:
+    fault = UpstreamFault("it read nothing", code="upstream_stalled", close_code=1013)
+    return Ending(Cause.FAILURE, fault=fault, offender=offender)
 
 
 @pytest.mark.parametrize("greetings", [(), (CREATED,), (CREATED, {"type": "conversation.created"})])
@@ -71,6 +77,8 @@ def test_an_error_that_does_not_say_blames_nobody(event):
         (closed(1006), [(Blame.UPSTREAM, "closed_1006")]),
         (closed(1008), [(Blame.KEY, "closed_1008")]),
         (closed(1000), []),
+        (stalled("target"), [(Blame.UPSTREAM, "closed_1013")]),
+        (stalled("client"), []),
         (Ending(Cause.CLIENT, close=Close(1011)), []),
         (Ending(Cause.CANCEL), []),
     ],

@@ -6,15 +6,19 @@ from session_support import (
     DRAINING,
     MANY,
     SECONDS,
+    Peer,
     SetStage,
     SlowAccountant,
+    Stage,
     converse,
     response_done,
+    trickle,
     until,
     was_reset,
 )
 from websockets.frames import Opcode
 
+from relay_app import codec
 from relay_app.meter.meter import ANSWER_SECONDS, Meter
 from relay_app.wire.rooms import Rooms
 
@@ -248,6 +252,100 @@ def test_an_upstream_that_stalls_is_reset_and_the_client_gets_1013(stage: SetSta
     sender.get(timeout=SECONDS)
     on.ended()
     assert was_reset(on.target.sock)
+
+
+def others(on: Stage, side: str) -> tuple[Peer, Peer]:
+    """Who is at ``side``, and the other."""
+    return (on.client, on.target) if side == "client" else (on.target, on.client)
+
+
+def has_stalled(on: Stage, side: str) -> None:
+    """The session ends, and everybody is told that it is because ``side`` takes nothing."""
+    stalled, other = others(on, side)
+    code = "client_stalled" if side == "client" else "upstream_stalled"
+    on.session.failed.wait(SECONDS)
+    while (frame := other.receive()).opcode is not Opcode.CLOSE:
+        if frame.opcode is Opcode.TEXT:
+            assert codec.loads_object(bytes(frame.data))["error"]["code"] == code
+    assert int.from_bytes(frame.data[:2], "big") == 1013
+    on.ended()
+    assert was_reset(stalled.sock)
+    assert on.session.ending is not None
+    assert on.session.ending.fault is not None
+    assert (on.session.ending.fault.code, on.session.ending.code) == (code, 1013)
+
+
+@pytest.mark.parametrize("side", ["client", "target"])
+def test_who_takes_nothing_of_a_trickle_stalls_too_but_may_be_in_a_tunnel(
+    stage: SetStage, side: str
+) -> None:
+    on = stage(receive_buffer=4_096, stall_seconds=15, ping_seconds=20)
+    converse(on)
+    trickle(on, side)
+    on.tick(1.0)
+    on.tick(34.9)
+    assert not on.session.failed.is_set()
+    on.tick(0.2)
+    has_stalled(on, side)
+
+
+@pytest.mark.parametrize("side", ["client", "target"])
+def test_who_is_back_from_a_tunnel_has_lost_nothing(stage: SetStage, side: str) -> None:
+    on = stage(receive_buffer=4_096, stall_seconds=15, ping_seconds=20)
+    converse(on)
+    link = trickle(on, side)
+    on.tick(1.0)
+    on.tick(34.0)
+    reader, _ = others(on, side)
+    while link.connection.unacknowledged():
+        reader.sock.recv(65_536)
+    on.tick(2.0, times=30)
+    assert not on.session.failed.is_set()
+
+
+@pytest.mark.parametrize("side", ["client", "target"])
+def test_it_is_a_stall_if_the_kernel_is_the_first_to_give_up(stage: SetStage, side: str) -> None:
+    on = stage(receive_buffer=4_096, user_timeout_seconds=1.0)
+    converse(on)
+    trickle(on, side)
+    on.tick(1.0)
+    on.now += 15.0
+    has_stalled(on, side)
+
+
+@pytest.mark.parametrize("side", ["client", "target"])
+def test_it_is_a_stall_if_a_ping_is_the_first_to_give_up(
+    stage: SetStage, side: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    on = stage(receive_buffer=4_096, stall_seconds=15, ping_seconds=9)
+    converse(on)
+    trickle(on, side)
+    _, other = others(on, side)
+    on.tick(1.0)
+    for _ in range(2):
+        on.tick(9.0)
+        before = on.client_link.bytes_in + on.target_link.bytes_in
+        other.send(Opcode.PONG)
+        until(lambda: on.client_link.bytes_in + on.target_link.bytes_in > before)  # noqa: B023
+    has_stalled(on, side)
+    assert "silent" not in caplog.text
+
+
+@pytest.mark.parametrize("side", ["client", "target"])
+def test_who_leaves_before_a_stall_is_over_has_left(stage: SetStage, side: str) -> None:
+    on = stage(receive_buffer=4_096)
+    converse(on)
+    trickle(on, side)
+    on.tick(1.0)
+    on.now += 14.0
+    leaver, other = others(on, side)
+    leaver.sock.close()
+    if side == "target":
+        assert other.told()["error"]["code"] == "upstream_connection_lost"
+    assert other.part()[0] == 1011
+    on.ended()
+    assert on.session.ending is not None
+    assert (on.session.ending.cause.value, on.session.ending.code) == (side, 1006)
 
 
 @pytest.mark.parametrize("side", ["client", "target"])

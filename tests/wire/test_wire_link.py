@@ -14,6 +14,7 @@ from wire_support import (
     Open,
     Peer,
     blocked_sender,
+    dead_line,
     fill,
     link_on,
     receiver,
@@ -322,6 +323,86 @@ def test_a_slow_line_is_not_a_stall_though_the_kernel_wakes_nobody_yet(opened: O
     until(lambda: link.pulse(0.0, 20.0) and link.blocked_since == 14.0)
     assert link.bytes_out - before < 1_000_000
     sender.kill()
+
+
+# -- what is under way ---------------------------------------------------------------------------
+
+
+def test_a_peer_that_reads_nothing_takes_nothing_though_the_kernel_has_room(opened: Open) -> None:
+    now = [10.0]
+    link, peer = opened(pair_=tcp_pair(receive_buffer=4_096), clock=lambda: now[0])
+    assert link.pulse(1.0, 20.0)
+    assert link.untaken_since is None
+    link.send(encode(TEXT, bytes(20_000)))
+    gevent.sleep(0.05)  # until loopback has delivered what fits
+    link.pulse(1.0, 20.0)
+    assert link.untaken_since == 10.0
+    now[0] = 24.0
+    link.send(encode(TEXT, bytes(500)))
+    link.pulse(1.0, 20.0)
+    assert link.untaken_since == 10.0
+    assert link.untaken_seconds() == 14.0
+    assert link.blocked_since is None
+    assert [len(peer.receive_data()) for _ in range(2)] == [20_000, 500]
+    until(lambda: link.pulse(0.0, 20.0) and link.untaken_since is None)
+    assert link.untaken_seconds() == 0.0
+
+
+@pytest.mark.parametrize("kind", ["tcp", "stdlib", "tls", "stdlib-tls"])
+def test_a_dead_line_takes_nothing_until_it_is_back(opened: Open, kind: str) -> None:
+    now = [10.0]
+    link, peer = opened(kind, clock=lambda: now[0])
+    link.send(encode(TEXT, b"before"))
+    assert peer.receive_data() == b"before"
+    with dead_line(peer.sock):
+        link.send(encode(TEXT, b"meanwhile"))
+        link.pulse(1.0, 20.0)
+        now[0] = 40.0
+        link.pulse(1.0, 20.0)
+        assert link.untaken_since == 10.0
+    assert peer.receive_data() == b"meanwhile"
+    until(lambda: link.untaken_seconds() == 0.0)
+
+
+def test_a_ping_that_is_alone_on_its_way_is_nothing_to_be_taken(opened: Open) -> None:
+    link, peer = opened()
+    receiver(link)
+    until(lambda: link.reading)
+    with dead_line(peer.sock):
+        link.pulse(20.0, 20.0)
+        link.pulse(1.0, 20.0)
+        assert link.connection.unacknowledged() == 2
+        assert link.untaken_since is None
+        link.send(encode(TEXT, b"audio"))
+        link.pulse(1.0, 20.0)
+        assert link.untaken_since is not None
+
+
+def test_what_was_not_taken_is_known_when_the_kernel_has_given_up(opened: Open) -> None:
+    now = [10.0]
+    link, peer = opened(user_timeout_seconds=0.3, clock=lambda: now[0])
+    reader = receiver(link)
+    with dead_line(peer.sock):
+        link.send(encode(TEXT, b"audio"))
+        link.pulse(1.0, 20.0)
+        now[0] = 25.0
+        assert reader.get(timeout=SECONDS) == "ended 1006"
+    assert link.untaken_seconds() == 15.0
+
+
+def test_what_was_taken_since_the_last_beat_is_not_forgotten_at_the_end(opened: Open) -> None:
+    now = [10.0]
+    link, peer = opened(clock=lambda: now[0])
+    reader = receiver(link)
+    with dead_line(peer.sock):
+        link.send(encode(TEXT, b"audio"))
+        link.pulse(1.0, 20.0)
+    assert peer.receive_data() == b"audio"
+    until(lambda: not link.connection.unacknowledged())
+    now[0] = 100.0
+    peer.sock.close()
+    assert reader.get(timeout=SECONDS) == "ended 1006"
+    assert link.untaken_seconds() == 0.0
 
 
 # -- ending --------------------------------------------------------------------------------------

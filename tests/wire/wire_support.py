@@ -1,9 +1,11 @@
 """Two ends of a real socket: a Link on one, on the other a peer that reads RFC 6455 by itself."""
 
+import ctypes
 import socket as stdlib_socket
 import ssl as stdlib_ssl
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -87,6 +89,19 @@ def tcp_pair(send_buffer: int = 0, receive_buffer: int = 0) -> tuple[Any, Any]:
         return ours, theirs
     finally:
         listener.close()
+
+
+@contextmanager
+def dead_line(sock: Any) -> Iterator[None]:
+    """Meanwhile nothing that is sent to ``sock`` arrives, as in a tunnel."""
+    so_attach_filter, so_detach_filter = 26, 27
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+    program = struct.pack("HP", 1, ctypes.addressof(drop_all))
+    sock.setsockopt(socket.SOL_SOCKET, so_attach_filter, program)
+    try:
+        yield
+    finally:
+        sock.setsockopt(socket.SOL_SOCKET, so_detach_filter, 0)
 
 
 def tls_pair(**buffers: int) -> tuple[Any, Any]:
