@@ -98,6 +98,7 @@ class Link:
         self._silent_seconds = 0.0
         self._acknowledged = 0
         self._pinged = -1
+        self._torn = False
         self.untaken_since: float | None = None
         self.connection = Connection(sock, user_timeout_seconds=user_timeout_seconds)
         self.out = Outgoing(self.connection, masks=masks, clock=clock)
@@ -270,8 +271,10 @@ class Link:
         self.out.nudge()
         taking = self._takes()
         if self.out.torn:
-            # Once all it said is read there is no use for it.
-            return not self.reading
+            # Once all it said is read there is no use for it. But a peer that has gone says so at
+            # once, and how; so it is given up a beat later.
+            torn_before, self._torn = self._torn, True
+            return not (torn_before and self.reading)
         if self.scanner.bytes > self._heard_bytes:
             self._heard_bytes = self.scanner.bytes
             self._asked = False

@@ -267,6 +267,17 @@ def test_one_long_round_does_not_condemn_a_peer_that_was_not_asked(opened: Open)
     assert not link.pulse(1_000.0, 20.0)
 
 
+def test_who_cannot_be_written_to_any_more_has_a_beat_to_say_how_it_ended(opened: Open) -> None:
+    link, _ = opened()
+    receiver(link)
+    until(lambda: link.reading)
+    sender = gevent.spawn(link.send, bytes(50_000_000))
+    until(lambda: link.blocked_since is not None)
+    sender.kill()
+    assert link.pulse(1.0, 20.0)
+    assert not link.pulse(1.0, 20.0)
+
+
 def test_no_time_counts_in_which_nobody_was_reading(opened: Open) -> None:
     link, peer = opened()
     assert all(link.pulse(100.0, 20.0) for _ in range(50))
