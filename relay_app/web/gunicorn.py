@@ -28,6 +28,7 @@ from relay_app import snapshot  # noqa: E402
 from relay_app.settings import Settings, SettingsError  # noqa: E402
 from relay_app.web.preflight import check_doors, check_files  # noqa: E402
 from relay_app.web.served import relay_in  # noqa: E402
+from relay_app.web.succession import Succession  # noqa: E402
 from relay_app.web.worker import Worker  # noqa: E402
 
 WATCH_SECONDS = 0.2
@@ -119,6 +120,7 @@ def on_exit(server: Any) -> None:
 
 def when_ready(server: Any) -> None:
     """Says where it listens, in the form that scripts wait for, and guards reloads."""
+    server.relay_succession = Succession(server)
     server.handle_hup = partial(_hang_up, server, server.handle_hup)
     for listener in server.LISTENERS:
         address = listener.sock.getsockname()
@@ -155,6 +157,13 @@ def _hang_up(server: Any, reload: Callable[[], None]) -> None:
         server.log.error("not reloaded: %s", error)
     else:
         reload()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Has a worker that cannot boot end itself alone, once one has served."""
+    succession = getattr(server, "relay_succession", None)
+    if succession is not None:
+        succession.guard(worker)
 
 
 def post_worker_init(worker: Any) -> None:

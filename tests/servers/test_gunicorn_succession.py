@@ -1,19 +1,22 @@
 """One worker takes the place of another, also when what it is made of is broken on the disk."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trustme
-from support.clients import Peer, Provider, knock, provider
+from support.clients import Peer, Provider, eventually, knock, provider
 from support.processes import Process, python, ready_url
 from support.relays import RelayProcess, write_settings
-from support.workers import all_workers, files
+from support.workers import all_workers
 
 ROOT = Path(__file__).parents[2]
+WHOLE = "from relay_app.app import create_app\napp = create_app()\n"
+BROKEN = 'raise RuntimeError("planted\\nhere")\n'
 SERVE = ("relay_app.cli", "serve")
 GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
 
@@ -35,6 +38,16 @@ def started(config: Path, *command: str, workers: int = 2) -> Iterator[RelayProc
         process.stop()
 
 
+@contextmanager
+def hosted(folder: Path, upstream: Provider, *, workers: int = 2) -> Iterator[RelayProcess]:
+    """A relay whose application is ``hosted.py`` in ``folder``."""
+    (folder / "hosted.py").write_text(WHOLE)
+    config = write_settings(folder, upstream.url)
+    command = ("gunicorn", "-c", "python:relay_app.web.gunicorn", "--pythonpath", str(folder))
+    with started(config, *command, "hosted:app", workers=workers) as running:
+        yield running
+
+
 def check_talks(client: Peer, target: Peer) -> None:
     client.say("are you there")
     assert target.hear() == b"are you there"
@@ -53,10 +66,28 @@ def session(running: RelayProcess, upstream: Provider) -> Iterator[tuple[Peer, P
 @contextmanager
 def carried(running: RelayProcess, upstream: Provider) -> Iterator[tuple[int, int, Peer, Peer]]:
     """The worker of a session, the other worker, the session's client, and its upstream."""
-    before = {pid: files(pid)["socket"] for pid in all_workers(running, 2)}
+    pids = all_workers(running, 2)
     with session(running, upstream) as (client, target):
-        carrier, other = sorted(before, key=lambda pid: before[pid] - files(pid)["socket"])
+        carrier, other = sorted(pids, key=lambda pid: not has_open(pid, client))
         yield carrier, other, client, target
+
+
+def has_open(pid: int, client: Peer) -> bool:
+    """Whether a worker holds the relay's end of a client's connection."""
+    port = f":{client.sock.getsockname()[1]:04X}"
+    table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    [inode] = [line.split()[9] for line in table if line.split()[2].endswith(port)]
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed while we looked
+            if os.readlink(link) == f"socket:[{inode}]":
+                return True
+    return False
+
+
+def pauses(running: RelayProcess) -> list[float]:
+    """Before the next tries of a worker that could not boot, once there were two."""
+    found = re.findall(r"tried again in ([0-9.]+) s", running.output)
+    return [float(seconds) for seconds in found] if len(found) > 1 else []
 
 
 def kill(running: RelayProcess, pid: int) -> None:
@@ -91,3 +122,36 @@ def test_a_killed_worker_is_replaced_by_what_was_checked_while_every_file_on_dis
         with session(running, upstream):  # in one that was started since
             assert "cannot boot" not in running.output
         assert running.process.popen.poll() is None
+
+
+def test_a_replaced_worker_that_cannot_boot_is_tried_again_while_the_others_go_on(
+    tmp_path: Path, upstream: Provider
+):
+    with hosted(tmp_path, upstream) as running:
+        with carried(running, upstream) as (carrier, other, client, target):
+            (tmp_path / "hosted.py").write_text(BROKEN)
+            kill(running, other)
+            line = running.process.wait_for("cannot boot")
+            assert f"RuntimeError: planted here ({tmp_path}/hosted.py:1)" in line
+            first, second, *_ = eventually(lambda: pauses(running), "two tries")
+            assert 0 < first < second
+            check_talks(client, target)
+        (tmp_path / "hosted.py").write_text(WHOLE)
+        kill(running, carrier)
+        with session(running, upstream):
+            pass
+        assert "Traceback" not in running.output
+
+
+def test_a_first_start_that_fails_ends_at_once(tmp_path: Path):
+    (tmp_path / "hosted.py").write_text(BROKEN)
+    config = write_settings(tmp_path, "ws://127.0.0.1:9/v1")
+    command = ("-m", "gunicorn", "-c", "python:relay_app.web.gunicorn", "--bind", "127.0.0.1:0")
+    process = Process(
+        python(*command, "--pythonpath", tmp_path, "hosted:app"),
+        cwd=ROOT, env={"RELAY_CONFIG": str(config)},
+    )  # fmt: skip
+    assert process.wait() == 3
+    output = process.stop()
+    assert "planted" in output
+    assert "cannot boot" not in output
