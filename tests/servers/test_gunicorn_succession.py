@@ -12,11 +12,12 @@ import trustme
 from support.clients import Peer, Provider, eventually, knock, provider
 from support.processes import Process, python, ready_url
 from support.relays import RelayProcess, write_settings
-from support.workers import all_workers
+from support.workers import all_workers, workers
 
 ROOT = Path(__file__).parents[2]
 WHOLE = "from relay_app.app import create_app\napp = create_app()\n"
 BROKEN = 'raise RuntimeError("planted\\nhere")\n'
+GATED = "import os, time\nwhile os.path.exists({gate!r}):\n    time.sleep(0.02)\n" + WHOLE
 SERVE = ("relay_app.cli", "serve")
 GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
 
@@ -53,6 +54,11 @@ def check_talks(client: Peer, target: Peer) -> None:
     assert target.hear() == b"are you there"
     target.say("still here")
     assert client.hear() == b"still here"
+
+
+def check_sent_away(client: Peer) -> None:
+    assert client.told()["error"]["code"] == "relay_draining"
+    assert client.hear_close()[0] == 1001
 
 
 @contextmanager
@@ -143,6 +149,23 @@ def test_a_replaced_worker_that_cannot_boot_is_tried_again_while_the_others_go_o
         assert "Traceback" not in running.output
 
 
+def test_a_reload_whose_workers_cannot_boot_leaves_the_old_ones_until_they_can(
+    tmp_path: Path, upstream: Provider
+):
+    with (
+        hosted(tmp_path, upstream, workers=1) as running,
+        session(running, upstream) as (client, target),
+    ):
+        (tmp_path / "hosted.py").write_text(BROKEN)
+        running.process.signal(signal.SIGHUP)
+        eventually(lambda: pauses(running), "two tries")
+        check_talks(client, target)
+        (tmp_path / "hosted.py").write_text(WHOLE)
+        check_sent_away(client)
+        with session(running, upstream):
+            pass
+
+
 def test_a_first_start_that_fails_ends_at_once(tmp_path: Path):
     (tmp_path / "hosted.py").write_text(BROKEN)
     config = write_settings(tmp_path, "ws://127.0.0.1:9/v1")
@@ -155,3 +178,28 @@ def test_a_first_start_that_fails_ends_at_once(tmp_path: Path):
     output = process.stop()
     assert "planted" in output
     assert "cannot boot" not in output
+
+
+def test_the_old_workers_take_newcomers_until_the_new_ones_have_booted(
+    tmp_path: Path, upstream: Provider
+):
+    gate = tmp_path / "gate"
+    with (
+        hosted(tmp_path, upstream, workers=1) as running,
+        session(running, upstream) as (client, target),
+    ):
+        [old] = workers(running)
+        gate.touch()
+        (tmp_path / "hosted.py").write_text(GATED.format(gate=str(gate)))
+        running.process.signal(signal.SIGHUP)
+        [new] = set(all_workers(running, 2)) - {old}
+        # Told to stop when the new one was begun, the old one would not let half of these in.
+        for _ in range(50):
+            with session(running, upstream):
+                pass
+        check_talks(client, target)
+        gate.unlink()
+        check_sent_away(client)
+        assert workers(running)[-1] == new
+        with session(running, upstream):
+            pass
