@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from relay_app import snapshot
+
 __all__ = [
     "Audit",
     "Auth",
@@ -405,8 +407,7 @@ class Settings:
         """The settings in a TOML file. ``only`` as in :meth:`from_toml`. Raises SettingsError."""
         path = Path(path)
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
+            content = snapshot.read(path, MAX_FILE_BYTES)
             if len(content) > MAX_FILE_BYTES:
                 raise SettingsError(f"{path}: more than {MAX_FILE_BYTES} bytes: no settings file")
             # A byte order mark is what some editors put in front.

@@ -8,6 +8,7 @@ import logging
 from importlib.resources import files
 from pathlib import Path
 
+from relay_app import snapshot
 from relay_app.meter.price_file import PriceFile, read_prices
 from relay_app.meter.prices import PriceList
 from relay_app.settings import Settings, SettingsError
@@ -28,7 +29,7 @@ def built_in_prices() -> PriceFile:
 def read_price_file(path: Path) -> PriceFile:
     """What the file at ``path`` says; not being readable is an error like any other."""
     try:
-        return read_prices(path.read_text(encoding="utf-8"), str(path))
+        return read_prices(snapshot.read(path).decode(), str(path))
     except OSError as error:
         return PriceFile((), (f"{path}: cannot be read ({error.strerror})",), ())
     except UnicodeDecodeError:

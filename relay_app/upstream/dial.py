@@ -25,7 +25,7 @@ from relay_app.upstream.dialects import UpstreamRequest
 from relay_app.upstream.opening import accepted, ask, is_switch
 from relay_app.upstream.proxy import ProxyRefused, open_tunnel
 from relay_app.upstream.refusal import refusal, scrubbed
-from relay_app.upstream.trust import verifying_context
+from relay_app.upstream.trust import trust_also, verifying_context
 from relay_app.wire.link import Link
 from relay_app.wire.rooms import Rooms
 
@@ -155,7 +155,7 @@ class Dialler:
             context = self._make_tls()
             try:
                 if ca_file:
-                    context.load_verify_locations(ca_file)
+                    trust_also(context, ca_file)
             except OSError as error:
                 # It was there when the relay started.
                 what = "has a ca_file that cannot be read any more"

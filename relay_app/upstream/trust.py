@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 import gevent.ssl
 
+from relay_app import snapshot
 from relay_app.settings import SettingsError, Upstream
 
-__all__ = ["check_ca_files", "verifying_context", "warn_of_clear_text"]
+__all__ = ["check_ca_files", "trust_also", "verifying_context", "warn_of_clear_text"]
 
 logger = logging.getLogger("relay_app")
 
@@ -32,13 +33,23 @@ def verifying_context() -> ssl.SSLContext:
     return context
 
 
+def trust_also(context: ssl.SSLContext, ca_file: str) -> None:
+    """Adds the certificates of a ``ca_file``. Raises OSError, which an SSLError is."""
+    # Of the text between certificates, which may name authorities in any alphabet, OpenSSL
+    # wants none.
+    text = snapshot.read(ca_file).decode("ascii", "ignore")
+    if not text:
+        raise ssl.SSLError("no certificate")
+    context.load_verify_locations(cadata=text)
+
+
 def check_ca_files(upstreams: Iterable[Upstream], source: str) -> None:
     """Raises SettingsError for a ``ca_file`` that is not there, or holds no certificates."""
     for index, upstream in enumerate(upstreams):
         if not upstream.ca_file:
             continue
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(upstream.ca_file)
+            trust_also(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), upstream.ca_file)
         except OSError as error:
             # A file that is no PEM is an SSLError, whose strerror is its place in OpenSSL.
             none = isinstance(error, ssl.SSLError)

@@ -23,10 +23,12 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
+from relay_app import snapshot  # noqa: E402
 from relay_app.settings import Settings, SettingsError  # noqa: E402
-from relay_app.web.preflight import check_settings  # noqa: E402
+from relay_app.web.preflight import check_doors, check_files  # noqa: E402
 from relay_app.web.scratch import Scratch, is_scratch, scratch_place  # noqa: E402
 from relay_app.web.served import relay_in  # noqa: E402
+from relay_app.web.succession import Succession  # noqa: E402
 from relay_app.web.worker import Worker  # noqa: E402
 
 WATCH_SECONDS = 0.2
@@ -52,7 +54,11 @@ if "GEVENT_TRACK_GREENLET_TREE" not in os.environ:
 logging.logThreads = False
 
 try:
-    _settings = Settings.from_environment()
+    # Workers, which are forked from this process, read what was read here: what has become of a
+    # file when one of them has to be replaced counts at the next start or reload, not before.
+    with snapshot.taken_anew():
+        _settings = Settings.from_environment()
+        check_files(_settings)
 except SettingsError as error:
     # gunicorn would show any other exception with its own traceback around it.
     raise SystemExit(f"Error: {error}") from None
@@ -121,6 +127,7 @@ def on_exit(server: Any) -> None:
 
 def when_ready(server: Any) -> None:
     """Says where it listens, in the form that scripts wait for, and guards reloads."""
+    server.relay_succession = Succession(server)
     server.handle_hup = partial(_hang_up, server, server.handle_hup)
     for listener in server.LISTENERS:
         address = listener.sock.getsockname()
@@ -134,7 +141,7 @@ def when_ready(server: Any) -> None:
 
 def _check(server: Any) -> None:
     try:
-        check_settings(_settings, [a[0] for a in server.cfg.address if isinstance(a, tuple)])
+        check_doors(_settings, [a[0] for a in server.cfg.address if isinstance(a, tuple)])
     except SettingsError as error:
         raise SystemExit(f"Error: {error}") from None
     if server.cfg.workers > 1 and _settings.store.url.startswith("memory:"):
@@ -147,11 +154,12 @@ def _check(server: Any) -> None:
 def _hang_up(server: Any, reload: Callable[[], None]) -> None:
     """SIGHUP: new settings for master and workers; unusable ones leave everything as it is.
 
-    Otherwise the new workers would not start, and gunicorn then stops the old ones too.
+    They are read once, here, and not by the new workers, which would find out one by one.
     """
     try:
-        importlib.reload(sys.modules[__name__])
-        _check(server)
+        with snapshot.taken_anew():
+            importlib.reload(sys.modules[__name__])
+            _check(server)
     except SystemExit as error:
         server.log.error("not reloaded: %s", error)
     else:
@@ -163,6 +171,13 @@ def pre_fork(server: Any, worker: Any) -> None:
     scratch = getattr(server, "relay_scratch", None)
     if scratch is not None:
         scratch.mend()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Has a worker that cannot boot end itself alone, once one has served."""
+    succession = getattr(server, "relay_succession", None)
+    if succession is not None:
+        succession.guard(worker)
 
 
 def post_worker_init(worker: Any) -> None:

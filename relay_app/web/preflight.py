@@ -13,17 +13,26 @@ from relay_app.ledger.stores import Store, open_store
 from relay_app.settings import Settings, SettingsError
 from relay_app.upstream.trust import check_ca_files
 
-__all__ = ["check_free", "check_settings", "open_configured"]
+__all__ = ["check_doors", "check_files", "check_free", "check_settings", "open_configured"]
 
 _ACCEPTED = "expected HOST:PORT, like 127.0.0.1:8000 or [::1]:8000, or unix:PATH"
 
 
 def check_settings(settings: Settings, hosts: Iterable[str]) -> None:
-    """Raises SettingsError for a store, a price list or a ``ca_file`` that is none, and for open
-    doors to more than loopback."""
+    """Raises SettingsError for whatever the two below do."""
+    check_files(settings)
+    check_doors(settings, hosts)
+
+
+def check_files(settings: Settings) -> None:
+    """Raises SettingsError for a store, a price list or a ``ca_file`` that is none."""
     open_configured(settings)
     price_list(settings)
     check_ca_files(settings.upstreams, settings.source)
+
+
+def check_doors(settings: Settings, hosts: Iterable[str]) -> None:
+    """Raises SettingsError for open doors to more than loopback."""
     for host in hosts:
         if settings.auth.mode == "open" and not _is_local(host):
             raise SettingsError(

@@ -19,10 +19,9 @@ from typing import Any
 import gevent
 from gevent.server import StreamServer
 from gunicorn import util
+from gunicorn.http import errors
 from gunicorn.http.errors import (
     ConfigurationProblem,
-    InvalidResponseHeader,
-    InvalidResponseHeaderName,
     LimitRequestHeaders,
     LimitRequestLine,
     ParseException,
@@ -44,7 +43,15 @@ _ANSWERS = {
     LimitRequestLine: ("414 URI Too Long", "The request line is too long."),
     LimitRequestHeaders: ("431 Request Header Fields Too Large", "The headers are too large."),
 }
-_NOT_THE_CLIENTS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
+# The application's own faults; older releases of gunicorn do not tell those of its headers apart.
+_NOT_THE_CLIENTS = (
+    ConfigurationProblem,
+    *(
+        getattr(errors, name)
+        for name in ("InvalidResponseHeader", "InvalidResponseHeaderName")
+        if hasattr(errors, name)
+    ),
+)
 _ANSWER = ("400 Bad Request", "The request is not valid HTTP.")
 
 
