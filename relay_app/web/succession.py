@@ -1,6 +1,6 @@
 """Succession: how gunicorn's master puts one worker in the place of another.
 
-The rules: an old worker is told to stop once as many new ones serve; and once a worker has served,
+The rules: the old workers are told to stop when all new ones serve; and once a worker has served,
 one that cannot boot ends nothing but itself: it says why in a line, waits a moment that grows, and
 is tried again, while the others go on. Only the first start fails as a whole.
 """
@@ -52,7 +52,7 @@ class Succession:
         arbiter.manage_workers = self.manage_workers
 
     def reload(self) -> None:
-        """Starts new workers; the old ones stop as these begin to serve."""
+        """Starts new workers; the old ones stop when all of these serve."""
         self._look()
         self._since = self._arbiter.worker_age
         self._reloading = True
@@ -81,13 +81,13 @@ class Succession:
             active[max(0, len(active) - wanted) :],
             active[: max(0, len(active) - wanted)],
         )
-        # Who is booting is deaf yet. Who has been for too long goes first, and nobody waits for it.
-        ready = [w for w in others if _serves(w) or self._overdue(w)]
-        ready.sort(key=lambda w: (_serves(w), w.age))
-        awaited = sum(not (_serves(w) or self._overdue(w)) for w in chosen)
-        for worker in ready[: max(0, len(ready) - awaited)]:
-            self._told.add(worker.age)
-            self._arbiter.kill_worker(worker.pid, signal.SIGTERM)
+        # Together: who is sent away by one would else go to another that is told a moment later.
+        # Who is booting is deaf yet; who has been for too long goes, and nobody waits for it.
+        awaited = any(not (_serves(w) or self._overdue(w)) for w in chosen)
+        for worker in others:
+            if not awaited if _serves(worker) else self._overdue(worker):
+                self._told.add(worker.age)
+                self._arbiter.kill_worker(worker.pid, signal.SIGTERM)
         if self._reloading:
             raise _Begun
         if len(self._arbiter.WORKERS) == wanted:
