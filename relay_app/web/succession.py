@@ -22,6 +22,9 @@ BOOT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.5
 LAST_PAUSE_SECONDS = 10.0
 """Before a worker that could not boot is tried again; well below what the old ones wait."""
+SPAWN_SECONDS = 0.05
+"""Between a fork and whatever the master hears next: a new process is deaf at first, and would be
+waited for in vain by a stop."""
 MAX_REASON_CHARACTERS = 500
 
 
@@ -75,6 +78,7 @@ class Succession:
         self._look()
         for _ in range(wanted - sum(w.age > self._since for w in self._active())):
             self._arbiter.spawn_worker()
+            time.sleep(SPAWN_SECONDS)
         self._look()
         active = self._active()
         chosen, others = (
@@ -94,7 +98,10 @@ class Succession:
             self._manage_workers()  # which then starts and stops none, and counts for statsd
 
     def guard(self, worker: Any) -> None:
-        """In a new worker's process: what it does if it cannot boot."""
+        """In a new worker's process: what it does if it cannot boot, or is to stop before it has
+        begun to."""
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # not the master's, which only makes a note
         worker.init_process = partial(self._boot, worker, worker.init_process)
 
     def _boot(self, worker: Any, init_process: Callable[[], None]) -> None:

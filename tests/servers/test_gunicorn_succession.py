@@ -80,9 +80,11 @@ def carried(running: RelayProcess, upstream: Provider) -> Iterator[tuple[int, in
 
 def has_open(pid: int, client: Peer) -> bool:
     """Whether a worker holds the relay's end of a client's connection."""
-    port = f":{client.sock.getsockname()[1]:04X}"
-    table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    [inode] = [line.split()[9] for line in table if line.split()[2].endswith(port)]
+    ends = tuple(
+        f":{port:04X}" for _, port in (client.sock.getpeername(), client.sock.getsockname())
+    )
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    [inode] = [row[9] for row in rows if (row[1][-5:], row[2][-5:]) == ends]
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed while we looked
             if os.readlink(link) == f"socket:[{inode}]":
@@ -164,6 +166,16 @@ def test_a_reload_whose_workers_cannot_boot_leaves_the_old_ones_until_they_can(
         check_sent_away(client)
         with session(running, upstream):
             pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_server_that_is_stopped_as_soon_as_it_listens_waits_for_no_worker(
+    tmp_path: Path, number: signal.Signals
+):
+    config = write_settings(tmp_path, "ws://127.0.0.1:9/v1", server="drain_seconds = 300")
+    with started(config, *SERVE) as running:
+        running.process.signal(number)
+        assert running.process.wait() == 0
 
 
 def test_a_first_start_that_fails_ends_at_once(tmp_path: Path):
