@@ -23,7 +23,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from relay_app import snapshot
 
@@ -146,15 +146,20 @@ def _origins(value: Any) -> Any:
 _ORIGIN = r"[a-z][a-z0-9+.-]*://(\*\.)?(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?"
 
 
-def _base_url(value: Any) -> Any:
-    accepted = "a URL like wss://api.openai.com/v1 (ws, wss, http or https; no query, no password)"
+def _split(value: Any, accepted: str) -> tuple[SplitResult, bool]:
+    """The parts of a URL, and whether its port is one. Raises ValueError for what is none."""
     if not isinstance(value, str):
         raise ValueError(accepted)
     try:
         parts = urlsplit(value)
-        port_is_fine = parts.port is None or parts.port > 0
+        return parts, parts.port is None or parts.port > 0
     except ValueError:
         raise ValueError(accepted) from None
+
+
+def _base_url(value: Any) -> Any:
+    accepted = "a URL like wss://api.openai.com/v1 (ws, wss, http or https; no query, no password)"
+    parts, port_is_fine = _split(value, accepted)
     clean = not (parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname or not clean:
         raise ValueError(accepted)
@@ -165,13 +170,7 @@ def _base_url(value: Any) -> Any:
 
 def _proxy_url(value: Any) -> Any:
     accepted = "a URL like http://user:password@host:3128 (http alone; no path, no query)"
-    if not isinstance(value, str):
-        raise ValueError(accepted)
-    try:
-        parts = urlsplit(value)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ValueError(accepted) from None
+    parts, port_is_fine = _split(value, accepted)
     clean = not (parts.path.strip("/") or parts.query or parts.fragment)
     if parts.scheme != "http" or not parts.hostname or not clean:
         raise ValueError(accepted)

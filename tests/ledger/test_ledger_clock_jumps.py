@@ -4,13 +4,12 @@ Set back, what was given before lies in the future; set forward, it has lapsed l
 what the store keeps that is moved here, and not the clock.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from ledger_support import OnThread, costing
 from store_support import pass_in
 
-from relay_app.ledger.stores import open_store
 from relay_app.ledger.stores.leases import Lease
 from relay_app.ledger.stores.sql_leases import SWEEP_CALLS
 
@@ -23,13 +22,6 @@ def store_url(request: pytest.FixtureRequest) -> str:
     """Not that in memory, which needs no clock that others know."""
     found: str = request.getfixturevalue(f"{request.param}_url")
     return found
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[OnThread]:
-    opened = OnThread(open_store(store_url))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
