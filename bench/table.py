@@ -165,10 +165,12 @@ def _head(results: dict[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
     peers = ", ".join(f"{k} {v}" for k, v in results["peers"].items() if v)
     load = machine["load_average"][0]
+    # Results of before it was measured have none.
+    pace = f" ({versions['python_us']:.2f} µs a step)" if "python_us" in versions else ""
     return (
         f"{results['began'][:10]}, commit {results['commit']}; {machine['cores']} cores "
         f"({machine['cpu']}), load average {load:.1f} at the start; "
-        f"Python {versions['python']}, gevent {versions['gevent']}; {peers}. "
+        f"Python {versions['python']}{pace}, gevent {versions['gevent']}; {peers}. "
         f"Medians of {results['options']['rounds']} rounds; in brackets the ratio to {BASELINE}."
     )
 
