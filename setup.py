@@ -13,7 +13,10 @@ setup(
     ext_modules=[
         Extension(
             "relay_app.wire._compiled",
-            sources=[WIRE + "compiled.c", WIRE + "scanner.c", WIRE + "express.c"],
+            sources=[
+                WIRE + name
+                for name in ("compiled.c", "scanner.c", "express.c", "lookout.c", "gate.c")
+            ],
             depends=[WIRE + "compiled.h", WIRE + "spans.h"],
             extra_compile_args=["-O3"],
             optional=True,

@@ -321,18 +321,58 @@ audio_bytes(const Text *text, const String *audio)
     return decoded_bytes(text->length - 2 - audio->start, tail + SHORT_TAIL_BYTES - 4);
 }
 
+/* What the dict of names says of one, -1 if they are not in it. */
+static long
+look_up(PyObject *names, const char *name, Py_ssize_t length)
+{
+    PyObject *key = PyBytes_FromStringAndSize(name, length);
+    PyObject *kind = key == NULL ? NULL : PyDict_GetItemWithError(names, key);
+    Py_XDECREF(key);
+    long found = kind == NULL ? -1 : PyLong_AsLong(kind);
+    return found < FIRST_TEXT + MAX_TEXTS ? found : -1;
+}
+
+/* Types that were found lately: all sessions have the same few, and a dict would want an object of
+ * each. There is one GIL, and no dict of names changes. */
+static struct {
+    PyObject *names;
+    Py_ssize_t length;
+    long kind;
+    char name[56];
+} lately[128];
+
+/* Where to look for one of at least eight characters: types differ in their midst or at the end. */
+static size_t
+place_of(const char *name, Py_ssize_t length)
+{
+    uint64_t middle, end;
+    memcpy(&middle, name + length / 2 - 4, 8);
+    memcpy(&end, name + length - 8, 8);
+    return (size_t)(((middle ^ end) * 0x9E3779B97F4A7C15u) >> 57);
+}
+
 /* What becomes of messages of this type, -1 if they need a closer look. */
 static long
 find_kind(const Skim *self, const Text *text, const String *type)
 {
     if (!type->end)
         return -1;
-    PyObject *name = PyBytes_FromStringAndSize(
-        (const char *)text->head + type->start, type->end - type->start);
-    PyObject *kind = name == NULL ? NULL : PyDict_GetItemWithError(self->names, name);
-    Py_XDECREF(name);
-    long found = kind == NULL ? -1 : PyLong_AsLong(kind);
-    return found < FIRST_TEXT + MAX_TEXTS ? found : -1;
+    const char *name = (const char *)text->head + type->start;
+    Py_ssize_t length = type->end - type->start;
+    if (length < 8 || length > (Py_ssize_t)sizeof lately[0].name)
+        return look_up(self->names, name, length);
+    size_t place = place_of(name, length);
+    if (lately[place].names == self->names && lately[place].length == length
+        && memcmp(lately[place].name, name, (size_t)length) == 0)
+        return lately[place].kind;
+    long kind = look_up(self->names, name, length);
+    if (kind >= 0) {
+        Py_XSETREF(lately[place].names, Py_NewRef(self->names)); /* or another might get its place */
+        lately[place].length = length;
+        lately[place].kind = kind;
+        memcpy(lately[place].name, name, (size_t)length);
+    }
+    return kind;
 }
 
 /* Whether deltas are added to this unit. While messages are noted and there is no unit, the one

@@ -17,11 +17,9 @@ from gevent.hub import Waiter, get_hub
 from gevent.socket import socket as GeventSocket
 
 from relay_app.wire.frames import Buffer
+from relay_app.wire.lookout import lookout_of
 
-__all__ = ["READ_BYTES", "Connection", "ConnectionLost"]
-
-READ_BYTES = 65_536
-"""How much is read at once, unless a large frame is coming in."""
+__all__ = ["Connection", "ConnectionLost"]
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # A socket that was closed, or a TLS one that was shut down, raises ValueError.
@@ -39,15 +37,17 @@ class ConnectionLost(Exception):
 class Connection:
     """Belongs to the hub it was made on. At most one greenlet waits in each direction."""
 
-    __slots__ = ("_hub", "_readable", "_sock", "_writable", "pending", "plain", "private",
-                 "read_some", "tls", "write_some")  # fmt: skip
+    __slots__ = ("_hub", "_lookout", "_readable", "_sock", "_writable", "pending", "plain",
+                 "private", "read_some", "tls", "write_some")  # fmt: skip
 
     def __init__(self, sock: Any, *, user_timeout_seconds: float) -> None:
         self._sock = sock
         _tune(sock, user_timeout_seconds)
         sock.settimeout(0.0)
         self._hub = get_hub()
-        self._readable = self._hub.loop.io(sock.fileno(), 1)
+        # Without a type: gevent's stubs know no priorities.
+        self._readable: Any = self._hub.loop.io(sock.fileno(), 1)
+        self._lookout = lookout_of(self._hub)
         self._writable: Any = None
         self.pending: Final[Callable[[], int] | None] = getattr(sock, "pending", None)
         """Of TLS: how many bytes are decrypted already."""
@@ -106,11 +106,22 @@ class Connection:
             self._hub.wait(self._readable)
             return
         waiter: Waiter[Any] = Waiter(self._hub)
-        self._readable.start(each, waiter.switch, waiter)
+        lookout, readable, descriptor = self._lookout, self._readable, self._sock.fileno()
+        if lookout is None or not lookout.watch(descriptor, each, waiter.switch, waiter):
+            readable.start(each, waiter.switch, waiter)
+            try:
+                waiter.get()
+            finally:
+                readable.stop()
+            return
+        readable.priority = readable.loop.MAXPRI
+        readable.start(lookout, descriptor)
         try:
             waiter.get()
         finally:
-            self._readable.stop()
+            readable.stop()
+            readable.priority = 0
+            lookout.unwatch(descriptor, waiter)
 
     def wait_writable(self) -> None:
         """Waits until the kernel may take bytes, or has an error to tell."""

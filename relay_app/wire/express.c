@@ -14,29 +14,6 @@
 #include <structmember.h>
 #include <sys/socket.h>
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *skim;
-    PyObject *skim_self; /* what the skim is bound to, if it offers over_spans */
-    OverSpans over_spans;
-    Py_ssize_t messages;
-    Py_ssize_t reads;
-    Py_ssize_t writes;
-    PyObject *run;
-    Py_ssize_t skimmed;
-    Py_ssize_t sent;
-    State *state; /* of the module, which the type keeps alive */
-    PyObject *scanner;
-    PyObject *room;
-    PyObject *took;
-    PyObject *read_some;
-    PyObject *read_from; /* the source's socket if it is a plain one, or None */
-    PyObject *pending;
-    PyObject *out;
-    PyObject *write_some;
-    PyObject *write_to; /* the same of the sink */
-} Express;
-
 /* Items of a wire.frames.Run. */
 enum { DATA, FRAMES, FAULT, HAS_CONTROL };
 enum { WHOLE_TEXT = FIN | TEXT };
@@ -70,20 +47,6 @@ end_of(PyObject *frames)
     Py_ssize_t end = count ? (Py_ssize_t)spans[count - 1].end : 0;
     PyBuffer_Release(&view);
     return end;
-}
-
-/* The attribute of the Outgoing, a sum, grown by `more`. */
-static int
-add_to(PyObject *object, PyObject *name, Py_ssize_t more)
-{
-    PyObject *before = PyObject_GetAttr(object, name);
-    PyObject *added = before == NULL ? NULL : PyLong_FromSsize_t(more);
-    PyObject *after = added == NULL ? NULL : PyNumber_Add(before, added);
-    int failed = after == NULL ? -1 : PyObject_SetAttr(object, name, after);
-    Py_XDECREF(before);
-    Py_XDECREF(added);
-    Py_XDECREF(after);
-    return failed;
 }
 
 /* Whether the frames of `run` need nothing but to be skimmed and sent. */
@@ -128,8 +91,7 @@ send_run(Express *self, PyObject *data, PyObject *frames)
     if (sent < 0)
         return -1;
     self->sent = sent;
-    if (add_to(self->out, self->state->bytes_out, sent) < 0)
-        return -1;
+    self->out->bytes_out += sent;
     return sent == end;
 }
 
@@ -147,6 +109,7 @@ pass_objects(Express *self)
     Py_DECREF(room);
     if (count <= 0)
         return (int)count;
+    self->read = 1;
     PyObject *number = PyLong_FromSsize_t(count);
     PyObject *run = number == NULL ? NULL : PyObject_CallOneArg(self->took, number);
     Py_XDECREF(number);
@@ -211,6 +174,7 @@ pass_plain(Express *self, int from, int to, int *untold)
     Py_ssize_t size = recv(from, read, (size_t)self->state->read_bytes, MSG_DONTWAIT);
     if (size <= 0)
         return size < 0 && (errno == EAGAIN || errno == EINTR);
+    self->read = 1;
     Py_ssize_t all = used + size;
     Span *span = spans;
     int found = PARTIAL;
@@ -241,8 +205,8 @@ pass_plain(Express *self, int from, int to, int *untold)
     }
     if (sent < position || (left && tail == NULL)) {
         PyMem_Free(tail);
-        int left_behind = leave(self, to, read, size, skimmed, sent);
-        return sent && add_to(self->out, self->state->bytes_out, sent) < 0 ? -1 : left_behind;
+        self->out->bytes_out += sent;
+        return leave(self, to, read, size, skimmed, sent);
     }
     if (left)
         memcpy(tail, buffer + position, (size_t)left);
@@ -252,8 +216,7 @@ pass_plain(Express *self, int from, int to, int *untold)
     scanner->awaiting = awaiting;
     scanner->bytes += size;
     self->messages += count;
-    if (position && add_to(self->out, self->state->bytes_out, sent) < 0)
-        PyErr_Clear(); /* all that is wrong is a sum */
+    self->out->bytes_out += sent;
     return 1;
 }
 
@@ -261,6 +224,7 @@ pass_plain(Express *self, int from, int to, int *untold)
 static void
 tell(Express *self)
 {
+    self->told = 1;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *skim = Py_NewRef(self->skim_self); /* which may be replaced */
@@ -272,7 +236,18 @@ tell(Express *self)
     PyErr_Restore(type, value, traceback);
 }
 
-/* Whether what there was to read has gone through; -1 with an exception. */
+/* The number of a socket, -1 if it has none. It is asked each time: that of one that was closed may
+ * be another's by now. */
+static int
+descriptor_of(Express *self, PyObject *socket)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(socket, self->state->fileno);
+    int descriptor = number == NULL ? -1 : (int)PyLong_AsLong(number);
+    Py_XDECREF(number);
+    return descriptor;
+}
+
+/* Whether what there was to read has gone through; -1 if nothing can, or with an exception. */
 static int
 pass(Express *self)
 {
@@ -281,26 +256,15 @@ pass(Express *self)
         || scanner->buffer != NULL || scanner->in_message || scanner->lost
         || scanner->used + self->state->read_bytes > (Py_ssize_t)sizeof buffer)
         return pass_objects(self);
-    /* Asked each time: the number of a socket that was closed may be another's by now. */
-    int from = PyObject_AsFileDescriptor(self->read_from);
-    int to = from < 0 ? -1 : PyObject_AsFileDescriptor(self->write_to);
-    if (to < 0)
+    int from = descriptor_of(self, self->read_from);
+    int to = descriptor_of(self, self->write_to);
+    if (from < 0 || to < 0)
         return -1;
     int untold = 0;
     int passed = pass_plain(self, from, to, &untold);
     if (untold)
         tell(self);
     return passed;
-}
-
-static int
-is_clear(Express *self)
-{
-    PyObject *clear = PyObject_GetAttr(self->out, self->state->clear);
-    if (clear == NULL)
-        return -1;
-    Py_DECREF(clear);
-    return clear == Py_True;
 }
 
 static int
@@ -316,24 +280,34 @@ has_more(Express *self)
     return more;
 }
 
+int
+express_go(Express *self)
+{
+    int passed = 0;
+    /* Nothing overtakes what was left and not fetched yet. */
+    int behind = self->run != NULL && self->run != Py_None;
+    self->told = self->read = 0;
+    if (self->skim != NULL && !behind && self->out->clear)
+        passed = pass(self) > 0 && has_more(self) == 0;
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return -1; /* an interrupt is for the hub */
+        /* Who is woken meets again whatever went wrong, and says so. */
+        PyErr_Clear();
+        passed = 0;
+    }
+    return passed;
+}
+
 static PyObject *
 express_call(Express *self, PyObject *args, PyObject *keywords)
 {
     PyObject *wake, *waiter;
     if (!PyArg_UnpackTuple(args, "Express", 2, 2, &wake, &waiter))
         return NULL;
-    int passed = 0;
-    /* Nothing overtakes what was left and not fetched yet. */
-    int behind = self->run != NULL && self->run != Py_None;
-    if (self->skim != NULL && !behind && is_clear(self) > 0)
-        passed = pass(self) > 0 && has_more(self) == 0;
-    if (PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception))
-            return NULL; /* an interrupt is for the hub */
-        /* Who is woken meets again whatever went wrong, and says so. */
-        PyErr_Clear();
-        passed = 0;
-    }
+    int passed = express_go(self);
+    if (passed < 0)
+        return NULL;
     if (passed)
         Py_RETURN_NONE;
     return PyObject_CallOneArg(wake, waiter);
@@ -360,11 +334,12 @@ express_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         || (self->pending = PyObject_GetAttrString(from, "pending")) == NULL
         || (self->read_from = PyObject_GetAttrString(from, "plain")) == NULL
         || (self->write_to = PyObject_GetAttrString(to, "plain")) == NULL
-        || (self->out = PyObject_GetAttrString(sink, "out")) == NULL
+        || (self->out = (Gate *)PyObject_GetAttrString(sink, "out")) == NULL
         || (self->write_some = PyObject_GetAttrString(to, "write_some")) == NULL)
         Py_CLEAR(self);
-    else if (!PyObject_TypeCheck(self->scanner, self->state->scanner)) {
-        PyErr_SetString(PyExc_TypeError, "an Express takes compiled scanners");
+    else if (!PyObject_TypeCheck(self->scanner, self->state->scanner)
+             || !PyObject_TypeCheck((PyObject *)self->out, self->state->gate)) {
+        PyErr_SetString(PyExc_TypeError, "an Express takes compiled scanners and gates");
         Py_CLEAR(self);
     }
     Py_XDECREF(from);

@@ -15,10 +15,9 @@ The rules:
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from relay_app.wire.connection import READ_BYTES
 from relay_app.wire.frames import Buffer, Frame, Run
 from relay_app.wire.link import Link
-from relay_app.wire.rooms import SMALL_BYTES
+from relay_app.wire.rooms import READ_BYTES, SMALL_BYTES
 
 __all__ = ["Express", "Skim"]
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import gevent
 
-from relay_app.wire.connection import READ_BYTES, Connection, ConnectionLost
+from relay_app.wire.connection import Connection, ConnectionLost
 from relay_app.wire.frames import (
     ABNORMAL,
     CLOSE,
@@ -32,7 +32,7 @@ from relay_app.wire.frames import (
     xor,
 )
 from relay_app.wire.outgoing import Outgoing
-from relay_app.wire.rooms import SMALL_BYTES, Rooms
+from relay_app.wire.rooms import READ_BYTES, SMALL_BYTES, Rooms
 from relay_app.wire.scanner import Scanner
 
 __all__ = ["Link", "LinkEnded"]

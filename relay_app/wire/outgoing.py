@@ -30,6 +30,7 @@ from relay_app.wire.frames import (
     encode,
     encode_close,
 )
+from relay_app.wire.gate import Gate
 
 __all__ = ["Outgoing"]
 
@@ -37,28 +38,26 @@ TLS_RETRY_SECONDS = 0.01
 """TLS may have to read before it can write, and the socket is writable all the while."""
 
 
-class Outgoing:
+class Outgoing(Gate):
     """``masks`` is True where we are the WebSocket client.
 
     ``closing``: our close frame was asked for. ``gone``: there is nobody to write to. ``torn``:
     a frame was left unfinished or the connection failed, so that no byte may follow.
-    ``blocked_since``: since when the kernel has taken nothing of what is being sent. ``clear``:
-    nobody writes, nothing waits to be written and nothing forbids it, so that whoever has bytes
-    which the kernel takes at once needs no turn.
+    ``blocked_since``: since when the kernel has taken nothing of what is being sent. As a Gate it
+    is clear while nobody writes, nothing waits to be written and nothing forbids it.
     """
 
     __slots__ = ("_boundary", "_clock", "_connection", "_lock", "_masks", "_pending", "_residue",
-                 "blocked_since", "bytes_out", "clear", "closing", "gone", "mid_message",
-                 "torn")  # fmt: skip
+                 "blocked_since", "closing", "gone", "mid_message", "torn")  # fmt: skip
 
     def __init__(self, connection: Connection, *, masks: bool, clock: Callable[[], float]) -> None:
+        super().__init__()
         self.clear = True
         self.closing = False
         self.gone = False
         self.torn = False
         self.mid_message = False
         self.blocked_since: float | None = None
-        self.bytes_out = 0
         self._connection = connection
         self._masks = masks
         self._clock = clock

@@ -10,9 +10,12 @@ from collections import deque
 
 from gevent.event import Event
 
-__all__ = ["SMALL_BYTES", "Rooms"]
+__all__ = ["READ_BYTES", "SMALL_BYTES", "Rooms"]
 
 SMALL_BYTES = 65_536
+
+READ_BYTES = 65_536
+"""How much is read at once, unless a large frame is coming in."""
 
 
 class Rooms:

@@ -102,6 +102,31 @@ def said(kind: str, **fields: Any) -> bytes:
 CREATED = said("response.created", response={"id": RESPONSE})
 
 
+def test_each_direction_looks_its_types_up_among_its_own() -> None:
+    kinds = [{b"somebody.spoke": skim.PLAIN}, {b"somebody.spoke": skim.TOLD}, {b"nobody.spoke": 0}]
+    notes = [skim.Notes(lambda: 0.0) for _ in kinds]
+    for each in notes:
+        each.on_message = lambda: None
+    skims = [skim.Skim(k, b"delta", n, sent=True) for k, n in zip(kinds, notes, strict=True)]
+    scanner = Scanner(masked=False, max_message_bytes=1 << 20)
+    run = scanner.feed(encode(1, said("somebody.spoke"), b""))
+    for _ in range(3):
+        assert [each.over(run.data, run.frames, 0) for each in skims] == [1, 1, 0]
+    assert [len(each.take()) for each in notes] == [0, 3, 0]
+
+
+@pytest.mark.parametrize("length", [*range(1, 12), *range(50, 62)])
+def test_types_may_be_as_long_as_they_like(length: int) -> None:
+    names = [letter * length for letter in "abc"]
+    over = skim.Skim(
+        {names[0].encode(): skim.PLAIN}, b"delta", skim.Notes(lambda: 0.0), sent=True
+    ).over
+    scanner = Scanner(masked=False, max_message_bytes=1 << 20)
+    for name in names * 2:
+        run = scanner.feed(encode(1, said(name), b""))
+        assert over(run.data, run.frames, 0) == (name == names[0])
+
+
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["compact", "spaced"])
 def test_recorded_sessions_come_to_the_same(path: Any, separators: tuple[str, str]) -> None:
