@@ -5,11 +5,13 @@ from, so that zero tokens and unknown tokens are never confused.
 """
 
 import uuid
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from hashlib import sha1
 from operator import add, attrgetter, sub
 from typing import Any, Literal
+
+from relay_app.meter.value import quickly_made
 
 __all__ = ["Kind", "Source", "Status", "Usage", "UsageRecord", "record_id"]
 
@@ -39,6 +41,7 @@ def record_id(session_id: str, unit_id: str) -> str:
     return f"{head}-{middle}-5{digest[13:16]}-{variant}{digest[17:20]}-{tail}"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts by modality, as a provider reports them for one unit.
@@ -89,6 +92,7 @@ _COUNTS = tuple(f.name for f in fields(Usage))
 _counts = attrgetter(*_COUNTS)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
     """One billable unit of one session: a model response or an input transcription.
@@ -112,7 +116,7 @@ class UsageRecord:
     unit_id: str
     started_at: float
     ended_at: float
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     cost_usd: Decimal | None = None
     price: dict[str, Any] | None = None
     usage_raw: str | None = None
