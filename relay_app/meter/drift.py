@@ -5,7 +5,7 @@ few and fixed, so that this is a handful of integers however many units went by.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 from operator import attrgetter
 from typing import Final
@@ -43,14 +43,14 @@ def relative_errors(estimate: Mapping[str, float], usage: Usage) -> dict[str, fl
     return dict(_errors((estimate.get(name, 0) for name in _NAMES), usage))
 
 
-def _errors(guesses: Iterable[float], usage: Usage) -> Iterator[tuple[str, float]]:
+def _errors(guesses: Iterable[float], usage: Usage) -> list[tuple[str, float]]:
     reported = list(_counts(usage))
     reported[_REASONED] -= usage.reasoning_tokens
-    for kind, guessed, said in zip(KINDS, guesses, reported, strict=True):
-        if said:
-            yield kind, (guessed - said) / said
-        elif guessed:
-            yield kind, inf
+    return [
+        (kind, (guessed - said) / said if said else inf)
+        for kind, guessed, said in zip(KINDS, guesses, reported, strict=True)
+        if said or guessed
+    ]
 
 
 class Drift:

@@ -15,6 +15,7 @@ its response is whole.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import compress
 from typing import Any, Final
 
@@ -115,7 +116,7 @@ class Estimator:
         output = None if unit is None else self._open.get(unit.decode())
         if output is not None and (spoken or pieces):
             output.audio_bytes += spoken
-            output.add_texts(compress(TEXTS, map(int, f"{texts:b}"[::-1])), pieces, piece_bytes)
+            output.add_texts(_among(texts), pieces, piece_bytes)
 
     # -- units -------------------------------------------------------------------------------
 
@@ -317,6 +318,12 @@ class Estimator:
     def _note(self, counted: Counted) -> None:
         if not counted.exact:
             self.inexact += 1
+
+
+@lru_cache(maxsize=1 << len(TEXTS))
+def _among(texts: int) -> tuple[str, ...]:
+    """Those of the types of text whose bits are set."""
+    return tuple(compress(TEXTS, map(int, f"{texts:b}"[::-1])))
 
 
 _Handler = Callable[[Estimator, dict[str, Any]], None]

@@ -95,18 +95,20 @@ def peek_usual(head: bytes) -> str | None:
     """What :func:`peek` says of a known type that is written as nearly all encoders do, first and
     without spaces, in a third of the time; None for any other.
 
-    No other can be meant: no "type" follows in the head, neither by name nor in disguise.
+    No other can be meant: no "type" follows before the first value with others in it, neither by
+    name nor in disguise.
     """
     if not head.startswith(_TYPE_FIRST):
         return None
     end = head.find(b'"', len(_TYPE_FIRST))
     name = _NAMES.get(head[len(_TYPE_FIRST) : end])
-    if (
-        name is None
-        or head[end + 1 : end + 2] not in _AFTER
-        or head.find(b'"type"', end, HEAD_BYTES) >= 0
-        or head.find(b"\\", end, HEAD_BYTES) >= 0
-    ):
+    if name is None or head[end + 1 : end + 2] not in _AFTER:
+        return None
+    # What nests is outside of strings: an even number of quotes before it, none of them escaped.
+    stop = head.find(b"{", end, HEAD_BYTES)
+    if stop < 0 or head.count(b'"', 0, stop) % 2:
+        stop = HEAD_BYTES
+    if head.find(b'"type"', end, stop) >= 0 or head.find(b"\\", end, stop) >= 0:
         return None
     return name
 

@@ -59,7 +59,7 @@ class Output:
         """So many of them came, of these types, together of ``size`` bytes."""
         self.pieces += pieces
         self.piece_bytes += size
-        self.framing.update(_KINDS[event_type] for event_type in event_types)
+        self.framing.update(map(_KINDS.__getitem__, event_types))
 
     @property
     def said_tokens(self) -> int:

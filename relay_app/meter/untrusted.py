@@ -45,6 +45,8 @@ def name(value: object) -> str | None:
     """
     if not isinstance(value, str) or not value:
         return None
+    if len(value) <= MAX_NAME_CHARS and value.isascii() and "\0" not in value:
+        return value
     encodable = value[:MAX_NAME_CHARS].encode("utf-8", "replace").decode("utf-8")
     return encodable.replace("\0", "\N{REPLACEMENT CHARACTER}")
 

@@ -171,6 +171,11 @@ def test_what_peek_tells_of_near_json_a_parse_confirms(text):
         (b'{"type":"pingx', None),
         (b'{"type":"ping","type":"error"}', None),
         (b'{"type":"ping","t\\u0079pe":"error"}', None),
+        (b'{"type":"response.done","response":{"type":"x","a":"\\n', "response.done"),
+        (b'{"type":"ping","a":[{"type":"error"}]}', "ping"),
+        (b'{"type":"ping","a":"{","type":"error"}', None),
+        (b'{"type":"ping","a":"{\\"{","type":"error"}', None),
+        (b'{"type":"ping","type":{"a":"error"}}', None),
     ],
 )
 def test_the_usual_way_to_write_a_type_is_told_and_no_other(head, told):
@@ -186,6 +191,13 @@ def test_what_is_told_of_the_usual_way_peek_confirms(text, name, close):
     assert told in (None, name)
     if told is not None:
         assert peek(payload[:HEAD_BYTES]) == told
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.lists(st.sampled_from(['"type"', '"a":', '"', "{", "}", "[", ",", ":", "\\", "1"])))
+def test_what_is_told_of_the_usual_way_in_near_json_peek_confirms(pieces):
+    head = ('{"type":"ping",' + "".join(pieces)).encode()
+    assert peek_usual(head) in (None, peek(head))
 
 
 @pytest.mark.parametrize(

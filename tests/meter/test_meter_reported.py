@@ -54,6 +54,55 @@ def test_the_ga_shape_is_read_in_full():
     assert json.loads(reported.raw) == GA
 
 
+COUNTS = st.integers(0, 3) | st.sampled_from([-1, 2**53, 2**53 + 1, True, 1.0, None, "1"])
+KINDS = ("text_tokens", "audio_tokens", "image_tokens")
+
+
+@st.composite
+def ga_reports(draw):
+    """Reports of GA's shape: whole ones that add up, and such as lack or overstate something."""
+    few = st.integers(0, 3)
+    taken, made = ([draw(few) for _ in range(3)] for _ in range(2))
+    kept = [draw(st.integers(0, count)) for count in taken]
+    text, audio, image = taken
+    report = {
+        "input_tokens": sum(taken),
+        "output_tokens": sum(made[:2]),
+        "input_token_details": {
+            "text_tokens": text, "audio_tokens": audio, "image_tokens": image,
+            "cached_tokens": sum(kept),
+            "cached_tokens_details": dict(zip(KINDS, kept, strict=True)),
+        },
+        "output_token_details": {
+            "text_tokens": made[0], "audio_tokens": made[1],
+            "reasoning_tokens": draw(st.integers(0, made[0])),
+        },
+    }  # fmt: skip
+    given = report["input_token_details"]
+    places = [report, given, given["cached_tokens_details"], report["output_token_details"]]
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.sampled_from(places))
+        key = draw(st.sampled_from(sorted(place.keys() | {"total_tokens", "image_tokens"})))
+        place[key] = draw(COUNTS)
+        if draw(st.booleans()):
+            del place[key]
+    return report
+
+
+@settings(deadline=None, max_examples=2_000)
+@given(ga_reports(), st.booleans(), st.booleans())
+def test_a_ga_report_is_read_like_one_whose_fields_are_called_otherwise(given, text_only, produced):
+    names = {
+        "input_tokens": "prompt_tokens",
+        "output_tokens": "completion_tokens",
+        "input_token_details": "prompt_tokens_details",
+        "output_token_details": "completion_tokens_details",
+    }
+    other = {names.get(key, key): value for key, value in given.items()}
+    told = [read(report, text_only=text_only, produced=produced) for report in (given, other)]
+    assert told[0]._replace(raw=None) == told[1]._replace(raw=None)
+
+
 def test_image_tokens_are_their_own_modality():
     usage = sides(
         {"text_tokens": 98, "audio_tokens": 179, "image_tokens": 323, "cached_tokens": 400},

@@ -49,7 +49,8 @@ class Connections:
         If the connection we had was lost meanwhile, ``work`` is done at once again over a new
         one.
         """
-        with self._mine() as opened, opened.lock, mapped(describe):
+        opened = self._mine()
+        with opened.lock, mapped(describe):
             return once_more(
                 lambda: work(self._writer(opened)),
                 kept=opened.writer is not None,
@@ -62,7 +63,8 @@ class Connections:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection of its own, inside one read transaction."""
-        with self._mine() as opened, mapped(describe):
+        opened = self._mine()
+        with mapped(describe):
             with opened.lock:
                 engine = self._engine(opened)
                 opened.readers += 1
@@ -75,13 +77,13 @@ class Connections:
 
     def close(self) -> None:
         """Idempotent; every other method then raises StoreError."""
-        with suppress(StoreError), self._mine() as opened:
+        with suppress(StoreError):
+            opened = self._mine()
             self._closed = True
             with opened.lock:
                 _let_go(opened)
 
-    @contextmanager
-    def _mine(self) -> Iterator[_Opened]:
+    def _mine(self) -> _Opened:
         if self._closed:
             raise StoreError("the SQL store is closed")
         pid = os.getpid()
@@ -90,7 +92,7 @@ class Connections:
             # own: parent and child then overwrite each other's commits (seen). Refuse instead.
             raise StoreError("the store was in use when this process was forked")
         # setdefault is atomic: threads that meet here in a new child agree on one.
-        yield self._opened.setdefault(pid, _Opened())
+        return self._opened.setdefault(pid, _Opened())
 
     def _engine(self, opened: _Opened) -> sa.Engine:
         if self._closed:  # while we waited for the lock

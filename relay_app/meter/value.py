@@ -1,0 +1,29 @@
+"""Value: a frozen dataclass that is made in half the time.
+
+The rule: nothing but the time differs. ``dataclass`` lets ``object`` look up each field of a frozen
+class by its name, whenever one is made; here the slots are found once.
+"""
+
+from dataclasses import MISSING, fields
+from functools import update_wrapper
+from typing import Any, TypeVar
+
+__all__ = ["quickly_made"]
+
+_T = TypeVar("_T")
+
+
+def quickly_made(cls: type[_T]) -> type[_T]:
+    """``cls``, a frozen dataclass with slots and without factories, with a faster ``__init__``."""
+    given = fields(cls)  # type: ignore[arg-type]  # a dataclass
+    assert all(f.init and not f.kw_only and f.default_factory is MISSING for f in given)
+    names = [f.name for f in given]
+    setters: dict[str, Any] = {f"set_{name}": getattr(cls, name).__set__ for name in names}
+    body = "; ".join(f"set_{name}(self, {name})" for name in names)
+    # As dataclass does: a signature can only be written.
+    exec(f"def __init__(self, {', '.join(names)}): {body}", setters)  # noqa: S102
+    usual: Any = cls.__init__
+    init: Any = update_wrapper(setters.pop("__init__"), usual)
+    init.__defaults__ = usual.__defaults__
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
