@@ -201,20 +201,26 @@ class Session:
 
     def tally(self) -> Tally:
         """What has gone through so far."""
-        meter = self._meter
-        return Tally(
-            messages_sent=self._up.messages,
-            messages_received=self._down.messages,
-            bytes_sent=self._client.bytes_in,
-            bytes_received=self._target.bytes_in,
-            opaque_sent=meter.opaque_sent,
-            opaque_received=meter.opaque_received,
-            unobserved=self._up.unobserved + self._down.unobserved,
-            tap_drops=sum(tap.dropped for tap in self._taps),
-            inexact_texts=meter.inexact,
-            usage=meter.usage,
-            drift=meter.drift,
-        )
+        tally = Tally()
+        self.add_to(tally)
+        return tally
+
+    def add_to(self, tally: Tally) -> None:
+        """The same, added to ``tally``: of thousands of sessions that is a tenth of the work."""
+        up, down, meter = self._up, self._down, self._meter
+        tally.messages_sent += up.messages
+        tally.messages_received += down.messages
+        tally.bytes_sent += self._client.bytes_in
+        tally.bytes_received += self._target.bytes_in
+        tally.opaque_sent += meter.opaque_sent
+        tally.opaque_received += meter.opaque_received
+        tally.unobserved += up.unobserved + down.unobserved
+        for tap in self._taps:
+            tally.tap_drops += tap.dropped
+        tally.inexact_texts += meter.inexact
+        if meter.records:  # without a unit there is neither
+            tally.usage += meter.usage
+            tally.drift += meter.drift
 
     def _check_drain(self) -> None:
         assert self._draining is not None
