@@ -184,6 +184,15 @@ class Session:
     def tick(self, elapsed_seconds: float) -> None:
         """The keeper's visit: liveness, stalls, idleness, length. Never blocks."""
         now = self._clock()
+        if not self._vigil.rests(elapsed_seconds, now):
+            self._look(elapsed_seconds, now)
+        # These two can change without a byte: the store answers, a deadline is drawn nearer.
+        if self._guard is not None and self.ending is None:
+            self._object(self._guard.look())
+        if self._draining is not None:
+            self._check_drain()
+
+    def _look(self, elapsed_seconds: float, now: float) -> None:
         self._vigil.look_at_peers(elapsed_seconds, now)
         overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
         if overdue is not None:
@@ -193,11 +202,9 @@ class Session:
         if flooded is not None and self.ending is None:
             self._on_limit("messages")
             self.cancel(flooded)
-        if self._guard is not None and self.ending is None:
-            self._object(self._guard.look())
-        if self._draining is not None:
-            self._check_drain()
         self._bill.tick(now)
+        if not self._meter.units_open:  # which have to be checkpointed
+            self._vigil.rest()
 
     def tally(self) -> Tally:
         """What has gone through so far."""
