@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import gevent
+from gevent.event import Event
 
 from relay_app import codec
 from relay_app.errors import Fault, RelayFault
@@ -84,10 +85,6 @@ class Session:
         self._client = client
         self._target = target
         self._ends = Ends(client, target)
-        self.client_closed = self._ends.client_closed
-        self.target_closed = self._ends.target_closed
-        self.failed = self._ends.failed
-        self.cancelled = self._ends.cancelled
         self._meter = meter
         self._bill = Bill(meter, accountant, log=self.log, on_refused=self._not_recorded)
         self._limits = limits
@@ -148,6 +145,26 @@ class Session:
         parting.join()
 
     # -- asked from outside ------------------------------------------------------------------
+
+    @property
+    def client_closed(self) -> Event:
+        """Set when the client has closed or vanished."""
+        return self._ends.event(Cause.CLIENT)
+
+    @property
+    def target_closed(self) -> Event:
+        """Set when the upstream has."""
+        return self._ends.event(Cause.TARGET)
+
+    @property
+    def failed(self) -> Event:
+        """Set when one of the two, or something of ours, has made it impossible to go on."""
+        return self._ends.event(Cause.FAILURE)
+
+    @property
+    def cancelled(self) -> Event:
+        """Set when we have ended it."""
+        return self._ends.event(Cause.CANCEL)
 
     def cancel(self, fault: Fault) -> None:
         """Ends the session for a reason of ours. Never blocks."""

@@ -145,8 +145,8 @@ def found(made: Stage) -> tuple[object, ...]:
         made.target_link.out.bytes_out,
         made.client_link.end,
         made.target_link.end,
-        made.session._ends.cancelled.is_set(),
-        made.session._ends.failed.is_set(),
+        made.session.cancelled.is_set(),
+        made.session.failed.is_set(),
         made.session._vigil._warned,
     )
 
