@@ -30,13 +30,14 @@ from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
 from relay_app.session.pump import DROP, Instead, Observe, Pump, Verdict, skim_nothing
+from relay_app.session.reader import Reader
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.veil import Veil
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
 from relay_app.upstream.blame import Blame
 from relay_app.wire.express import Express
-from relay_app.wire.frames import Buffer, Frame, FrameError
+from relay_app.wire.frames import Buffer, Frame
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Message
 
@@ -132,8 +133,8 @@ class Session:
         self._log_open()
         for tap in self._taps:
             tap.start()
-        up = self._spawn(self._run, self._up, self._client)
-        down = self._spawn(self._run, self._down, self._target)
+        up = self._read(self._up, self._client)
+        down = self._read(self._down, self._target)
         down.rawlink(self._heard_out)
         self.ending = self._ends.wait()
         to_client, to_target = self._farewells(self.ending)
@@ -381,20 +382,11 @@ class Session:
             clock=self._clock,
         )
 
-    def _run(self, pump: Pump, source: Link) -> None:
-        try:
-            pump.run()
-        except LinkEnded:
-            self._vigil.ended(source)
-        except FrameError as error:
-            self._ends.broke_protocol(source, error)
-        except Exception:
-            self.log.exception("pump failed", side=source.name)
-            self._ends.fail()
-        except BaseException:
-            # One pump alone would go on for ever.
-            self._ends.fail()
-            raise
+    def _read(self, pump: Pump, source: Link) -> Reader:
+        reader = Reader(pump, source, ends=self._ends, vigil=self._vigil, log=self.log)
+        reader.start()
+        self._greenlets.append(reader)
+        return reader
 
     def _spawn(self, function: Callable[..., None], *args: object) -> "gevent.Greenlet[..., None]":
         greenlet = gevent.spawn(function, *args)
