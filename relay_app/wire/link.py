@@ -68,6 +68,11 @@ class Link:
     large, and one read of 64 kB.
     """
 
+    __slots__ = ("_acknowledged", "_asked", "_clock", "_early", "_fault", "_heard_bytes", "_pinged",
+                 "_room", "_room_since", "_rooms", "_silent_seconds", "_torn", "connection",
+                 "controls", "end", "masks", "name", "out", "reading", "scanner", "untaken_since",
+                 "verbatim")  # fmt: skip
+
     def __init__(
         self,
         sock: Any,
