@@ -14,13 +14,17 @@ class Rest:
     """Of the session between ``client`` and ``target``. ``seconds``: how many the keeper has told
     of and nobody has looked at; ``then``: when it did so last."""
 
-    __slots__ = ("_client", "_most", "_moved", "_target", "_until", "seconds", "then")
+    __slots__ = ("_client", "_from_client", "_from_target", "_most", "_moved", "_target",
+                 "_to_client", "_to_target", "_until", "seconds", "then")  # fmt: skip
 
     def __init__(self, client: Link, target: Link) -> None:
         self.seconds = 0.0
         self.then = 0.0
         self._client = client
         self._target = target
+        # Asked in each round of each session, mostly with the processor's caches cold.
+        self._from_client, self._to_client = client.scanner, client.out
+        self._from_target, self._to_target = target.scanner, target.out
         self._moved = 0
         self._most = self._until = float("-inf")
 
@@ -46,14 +50,11 @@ class Rest:
 
     def _stirs(self) -> bool:
         # Who writes and has got rid of no byte yet is seen by the first alone.
-        clear = self._client.out.clear and self._target.out.clear
+        clear = self._to_client.clear and self._to_target.clear
         return not clear or self._bytes() != self._moved
 
     def _bytes(self) -> int:
         """All that ever moved on either side. None of the four counts shrinks, so that their sum
         stays the same only if all of them do."""
-        client, target = self._client, self._target
-        return (
-            client.scanner.bytes + client.out.bytes_out
-            + target.scanner.bytes + target.out.bytes_out
-        )  # fmt: skip
+        read = self._from_client.bytes + self._from_target.bytes
+        return read + self._to_client.bytes_out + self._to_target.bytes_out
