@@ -1,4 +1,7 @@
-"""Tally: what went through, as a value that can be added up."""
+"""Tally: what went through, and can be added up.
+
+The rule: adding makes a third; only who is making a sum of thousands writes into it.
+"""
 
 from dataclasses import dataclass, field, fields
 from operator import add, attrgetter
@@ -9,7 +12,7 @@ from relay_app.meter.usage import Usage
 __all__ = ["Tally"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tally:
     """Counts of one session, or of many. ``sent`` is client to upstream, ``received`` back."""
 

@@ -17,19 +17,25 @@ __all__ = ["Ends"]
 class Ends:
     """The ends of one session between ``client`` and ``target``."""
 
-    __slots__ = ("_any", "_client", "_ends", "_target", "cancelled", "client_closed", "failed",
-                 "target_closed")  # fmt: skip
+    __slots__ = ("_any", "_client", "_ends", "_events", "_target")
 
     def __init__(self, client: Link, target: Link) -> None:
-        self.client_closed = Event()
-        self.target_closed = Event()
-        self.failed = Event()
-        self.cancelled = Event()
         # To wait for this one rather than for any of four: they are 2 kB less while it idles.
         self._any = Event()
         self._client = client
         self._target = target
         self._ends: dict[Cause, Ending] = {}
+        self._events: dict[Cause, Event] = {}
+
+    def event(self, cause: Cause) -> Event:
+        """Set once there is an end of this kind. Made when it is asked for: nobody of ours asks,
+        and none of the four is of use to a session that idles."""
+        event = self._events.get(cause)
+        if event is None:
+            event = self._events[cause] = Event()
+            if cause in self._ends:
+                event.set()
+        return event
 
     def wait(self) -> Ending:
         """Waits for the first end, and returns the one that counts."""
@@ -39,9 +45,9 @@ class Ends:
     def closed(self, link: Link) -> None:
         """The peer of ``link`` closed or vanished, as ``link.end`` says."""
         if link is self._client:
-            self._ended(Ending(Cause.CLIENT, close=link.end), self.client_closed)
+            self._ended(Ending(Cause.CLIENT, close=link.end))
         else:
-            self._ended(Ending(Cause.TARGET, close=link.end), self.target_closed)
+            self._ended(Ending(Cause.TARGET, close=link.end))
 
     def broke_protocol(self, link: Link, error: FrameError) -> None:
         """The peer of ``link`` sent what it may not."""
@@ -55,11 +61,11 @@ class Ends:
     def fail(self) -> None:
         """Something of ours broke."""
         fault = RelayFault("the relay failed", code="relay_error")
-        self._ended(Ending(Cause.FAILURE, fault=fault), self.failed)
+        self._ended(Ending(Cause.FAILURE, fault=fault))
 
     def cancel(self, fault: Fault) -> None:
         """We end the session, for the reason that ``fault`` gives."""
-        self._ended(Ending(Cause.CANCEL, fault=fault), self.cancelled)
+        self._ended(Ending(Cause.CANCEL, fault=fault))
 
     def _blame(self, offender: Link, text: str, code: str, close_code: int) -> None:
         kind = ClientFault if offender is self._client else UpstreamFault
@@ -70,11 +76,12 @@ class Ends:
             offender=offender.name,
             mid_message=other.mid_message,
         )
-        self._ended(ending, self.failed)
+        self._ended(ending)
 
-    def _ended(self, ending: Ending, event: Event) -> None:
+    def _ended(self, ending: Ending) -> None:
         self._ends.setdefault(ending.cause, ending)
-        event.set()
+        if ending.cause in self._events:
+            self._events[ending.cause].set()
         self._any.set()
 
 

@@ -24,7 +24,8 @@ __all__ = ["Keeper"]
 TICK_SECONDS = 1.0
 LATE_TICKS = 3
 ROUNDS_PER_TELL = 5
-"""To add up all sessions takes as long as to visit them, and metrics are asked for rarely."""
+"""To add up all sessions takes longer than to visit those that rest, and metrics are asked for
+rarely."""
 
 
 class Keeper:
@@ -96,10 +97,10 @@ class Keeper:
         """What went through all sessions, closed and open, about now: the others have their turn
         meanwhile."""
         breath = Breath()
-        tally = self._closed
+        tally = self._closed + Tally()  # one of our own, to write into
         for session in list(self._sessions):
             breath.take()
-            tally += session.tally()  # if it has ended by now, it was not among the closed
+            session.add_to(tally)  # if it has ended by now, it was not among the closed
         return tally
 
     def _visit(self) -> None:

@@ -69,6 +69,10 @@ class Pump:
     its last byte being taken; ``after_run`` is called then, and neither waits nor raises.
     """
 
+    __slots__ = ("_amid", "_assembler", "_clock", "_express", "_hold_seconds", "_messages",
+                 "_new_key", "_observe", "_on_held", "_on_unobserved", "_remask", "_sink", "_skim",
+                 "_source", "after_run", "busy", "fragments", "unobserved")  # fmt: skip
+
     def __init__(
         self,
         source: Link,

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import gevent
+from gevent.event import Event
 
 from relay_app import codec
 from relay_app.errors import Fault, RelayFault
@@ -29,13 +30,14 @@ from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
 from relay_app.session.pump import DROP, Instead, Observe, Pump, Verdict, skim_nothing
+from relay_app.session.reader import Reader
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.veil import Veil
 from relay_app.session.vigil import Vigil
 from relay_app.settings import Server
 from relay_app.upstream.blame import Blame
 from relay_app.wire.express import Express
-from relay_app.wire.frames import Buffer, Frame, FrameError
+from relay_app.wire.frames import Buffer, Frame
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.messages import Message
 
@@ -84,10 +86,6 @@ class Session:
         self._client = client
         self._target = target
         self._ends = Ends(client, target)
-        self.client_closed = self._ends.client_closed
-        self.target_closed = self._ends.target_closed
-        self.failed = self._ends.failed
-        self.cancelled = self._ends.cancelled
         self._meter = meter
         self._bill = Bill(meter, accountant, log=self.log, on_refused=self._not_recorded)
         self._limits = limits
@@ -135,8 +133,8 @@ class Session:
         self._log_open()
         for tap in self._taps:
             tap.start()
-        up = self._spawn(self._run, self._up, self._client)
-        down = self._spawn(self._run, self._down, self._target)
+        up = self._read(self._up, self._client)
+        down = self._read(self._down, self._target)
         down.rawlink(self._heard_out)
         self.ending = self._ends.wait()
         to_client, to_target = self._farewells(self.ending)
@@ -148,6 +146,26 @@ class Session:
         parting.join()
 
     # -- asked from outside ------------------------------------------------------------------
+
+    @property
+    def client_closed(self) -> Event:
+        """Set when the client has closed or vanished."""
+        return self._ends.event(Cause.CLIENT)
+
+    @property
+    def target_closed(self) -> Event:
+        """Set when the upstream has."""
+        return self._ends.event(Cause.TARGET)
+
+    @property
+    def failed(self) -> Event:
+        """Set when one of the two, or something of ours, has made it impossible to go on."""
+        return self._ends.event(Cause.FAILURE)
+
+    @property
+    def cancelled(self) -> Event:
+        """Set when we have ended it."""
+        return self._ends.event(Cause.CANCEL)
 
     def cancel(self, fault: Fault) -> None:
         """Ends the session for a reason of ours. Never blocks."""
@@ -184,6 +202,15 @@ class Session:
     def tick(self, elapsed_seconds: float) -> None:
         """The keeper's visit: liveness, stalls, idleness, length. Never blocks."""
         now = self._clock()
+        if not self._vigil.rests(elapsed_seconds, now):
+            self._look(elapsed_seconds, now)
+        # These two can change without a byte: the store answers, a deadline is drawn nearer.
+        if self._guard is not None and self.ending is None:
+            self._object(self._guard.look())
+        if self._draining is not None:
+            self._check_drain()
+
+    def _look(self, elapsed_seconds: float, now: float) -> None:
         self._vigil.look_at_peers(elapsed_seconds, now)
         overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
         if overdue is not None:
@@ -193,28 +220,32 @@ class Session:
         if flooded is not None and self.ending is None:
             self._on_limit("messages")
             self.cancel(flooded)
-        if self._guard is not None and self.ending is None:
-            self._object(self._guard.look())
-        if self._draining is not None:
-            self._check_drain()
         self._bill.tick(now)
+        if not self._meter.units_open:  # which have to be checkpointed
+            self._vigil.rest()
 
     def tally(self) -> Tally:
         """What has gone through so far."""
-        meter = self._meter
-        return Tally(
-            messages_sent=self._up.messages,
-            messages_received=self._down.messages,
-            bytes_sent=self._client.bytes_in,
-            bytes_received=self._target.bytes_in,
-            opaque_sent=meter.opaque_sent,
-            opaque_received=meter.opaque_received,
-            unobserved=self._up.unobserved + self._down.unobserved,
-            tap_drops=sum(tap.dropped for tap in self._taps),
-            inexact_texts=meter.inexact,
-            usage=meter.usage,
-            drift=meter.drift,
-        )
+        tally = Tally()
+        self.add_to(tally)
+        return tally
+
+    def add_to(self, tally: Tally) -> None:
+        """The same, added to ``tally``: of thousands of sessions that is a tenth of the work."""
+        up, down, meter = self._up, self._down, self._meter
+        tally.messages_sent += up.messages
+        tally.messages_received += down.messages
+        tally.bytes_sent += self._client.bytes_in
+        tally.bytes_received += self._target.bytes_in
+        tally.opaque_sent += meter.opaque_sent
+        tally.opaque_received += meter.opaque_received
+        tally.unobserved += up.unobserved + down.unobserved
+        for tap in self._taps:
+            tally.tap_drops += tap.dropped
+        tally.inexact_texts += meter.inexact
+        if meter.records:  # without a unit there is neither
+            tally.usage += meter.usage
+            tally.drift += meter.drift
 
     def _check_drain(self) -> None:
         assert self._draining is not None
@@ -351,20 +382,11 @@ class Session:
             clock=self._clock,
         )
 
-    def _run(self, pump: Pump, source: Link) -> None:
-        try:
-            pump.run()
-        except LinkEnded:
-            self._vigil.ended(source)
-        except FrameError as error:
-            self._ends.broke_protocol(source, error)
-        except Exception:
-            self.log.exception("pump failed", side=source.name)
-            self._ends.fail()
-        except BaseException:
-            # One pump alone would go on for ever.
-            self._ends.fail()
-            raise
+    def _read(self, pump: Pump, source: Link) -> Reader:
+        reader = Reader(pump, source, ends=self._ends, vigil=self._vigil, log=self.log)
+        reader.start()
+        self._greenlets.append(reader)
+        return reader
 
     def _spawn(self, function: Callable[..., None], *args: object) -> "gevent.Greenlet[..., None]":
         greenlet = gevent.spawn(function, *args)

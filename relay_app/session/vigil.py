@@ -1,12 +1,14 @@
 """Vigil: whether both peers live and take what they are sent, and whether anybody speaks.
 
-The rule: it is asked, once a second, and looks; no session has timers of its own, and no message
-pays for any of it. Nothing here blocks.
+The rule: it is asked, once a second, and looks, unless nothing but time can have changed and no
+deadline has come; no session has timers of its own, and no message pays for any of it. Nothing here
+blocks.
 """
 
 from relay_app.errors import ClientFault, Fault
 from relay_app.observe.logs import SessionLog
 from relay_app.session.ends import Ends
+from relay_app.session.rest import Rest
 from relay_app.settings import Server
 from relay_app.wire.frames import ABNORMAL
 from relay_app.wire.link import Link
@@ -31,6 +33,7 @@ class Vigil:
         "_limits",
         "_log",
         "_looked",
+        "_rest",
         "_seen_messages",
         "_sent",
         "_started",
@@ -50,6 +53,27 @@ class Vigil:
         self._seen_messages = self._sent = 0
         self._left = limits.max_messages_per_second * BURST_SECONDS
         self._warned = False
+        self._rest = Rest(client, target)
+
+    def rests(self, elapsed_seconds: float, now: float) -> bool:
+        """Whether this round would find nothing new, so that nobody need look."""
+        rest = self._rest
+        if rest.lasts(elapsed_seconds, now):
+            return True
+        if rest.seconds:
+            self._client.skip(rest.seconds)
+            self._target.skip(rest.seconds)
+            self.flooded(self._sent, rest.then)  # nothing came: its allowance has grown
+            rest.made_good()
+        return False
+
+    def rest(self) -> None:
+        """Everything has been looked at, and only what peers do or time can bring news."""
+        limits = self._limits
+        silent = max(self._client.silent_seconds, self._target.silent_seconds)
+        expires = self._started + limits.max_session_seconds
+        idles = self._active + limits.idle_seconds
+        self._rest.begin(limits.ping_seconds - silent, min(expires, idles))
 
     def look_at_peers(self, elapsed_seconds: float, now: float) -> None:
         """Gives up who does not live, and tells the ends of who keeps everybody waiting."""

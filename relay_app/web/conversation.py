@@ -104,7 +104,12 @@ class Conversation:
 
     def run(self, sock: Any, early: bytes) -> None:
         """Runs the session on the client's socket."""
-        self._sessions.hub.run(self._run, sock, early)
+        hub = self._sessions.hub
+        if hub.here:
+            # Not by way of hub.run(): what it needs of the C stack would be kept with the session.
+            self._run(sock, early)
+        else:
+            hub.run(self._run, sock, early)
 
     def abandon(self) -> None:
         """Gives the upstream back: the client has gone."""

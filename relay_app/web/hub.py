@@ -33,11 +33,16 @@ class SessionHub:
         self._tasks: deque[Callable[[], None]] = deque()
         self._notify: Callable[[], None]
 
-    def run(self, function: Callable[..., T], *args: Any) -> T:
-        """``function(*args)`` on the hub; its result or exception is the caller's."""
+    @property
+    def here(self) -> bool:
+        """Whether the caller is on the hub already."""
         if self._thread is None:
             self._settle()
-        if self._thread == _this_thread():
+        return bool(self._thread == _this_thread())
+
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        """``function(*args)`` on the hub; its result or exception is the caller's."""
+        if self.here:
             return function(*args)
         return self._hand_over(function, *args)
 

@@ -170,11 +170,13 @@ class RealtimeEndpoint:
         there at most, in micro-dollars.
 
         A key with a budget goes nowhere where nobody said what the model costs, for nothing would
-        ever be charged to it. What an intent transcribes with is not known yet.
+        ever be charged to it. What an intent transcribes with is not known yet. A key without one
+        has no use for a price, and to read it leaves a decimal context with each session.
         """
+        if principal.key is None or principal.key.budget_usd is None:
+            return routes, 0.0
         prices = [self.sessions.price.find(r.upstream.name, r.model, asked.model) for r in routes]
-        limited = principal.key is not None and principal.key.budget_usd is not None
-        if limited and asked.intent != "transcription":
+        if asked.intent != "transcription":
             routes = [r for r, price in zip(routes, prices, strict=True) if price is not None]
             if not routes:
                 raise model_not_priced(asked.model)

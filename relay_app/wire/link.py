@@ -68,6 +68,11 @@ class Link:
     large, and one read of 64 kB.
     """
 
+    __slots__ = ("_acknowledged", "_asked", "_clock", "_early", "_fault", "_heard_bytes", "_pinged",
+                 "_room", "_room_since", "_rooms", "_silent_seconds", "_torn", "connection",
+                 "controls", "end", "masks", "name", "out", "reading", "scanner", "untaken_since",
+                 "verbatim")  # fmt: skip
+
     def __init__(
         self,
         sock: Any,
@@ -290,6 +295,24 @@ class Link:
                 if self.untaken_since is None:
                     self._pinged = self.out.bytes_out
         return True
+
+    @property
+    def calm(self) -> bool:
+        """Whether the last beat left nothing that another one would look at, but time: the peer is
+        being read from and has acknowledged all it was sent, and nothing waits, not for room
+        either. So it stays until a byte moves or ``out`` is not clear."""
+        out = self.out
+        taken = out.bytes_out == self._acknowledged
+        return self.reading and taken and out.clear and not self._room
+
+    @property
+    def silent_seconds(self) -> float:
+        """How much of the beats' time has counted since the peer was last heard, or asked."""
+        return self._silent_seconds
+
+    def skip(self, seconds: float) -> None:
+        """Makes up for beats that were left out while the Link was calm."""
+        self._silent_seconds += seconds
 
     def untaken_seconds(self) -> float:
         """For how long the peer has acknowledged nothing of what is on its way to it; of a

@@ -22,6 +22,24 @@ from relay_app import codec
 from relay_app.meter.meter import ANSWER_SECONDS, Meter
 from relay_app.wire.rooms import Rooms
 
+# -- what has ended ------------------------------------------------------------------------------
+
+
+def test_whoever_asks_what_has_ended_before_or_behind_it_is_told(stage: SetStage) -> None:
+    on = stage()
+    converse(on)
+    asked_before = on.session.client_closed
+    assert not asked_before.is_set()
+    on.client.close(1000)
+    assert asked_before.wait(SECONDS)
+    on.target.part()
+    on.ended()
+    assert on.session.client_closed is asked_before
+    assert on.session.target_closed.is_set()
+    assert not on.session.failed.is_set()
+    assert not on.session.cancelled.is_set()
+
+
 # -- one side closes -----------------------------------------------------------------------------
 
 

@@ -46,6 +46,9 @@ class FakeSession:
     def tally(self) -> Tally:
         return Tally(messages_sent=1)
 
+    def add_to(self, tally: Tally) -> None:
+        tally.messages_sent += 1
+
 
 def start(keeper: Keeper, session: FakeSession) -> "gevent.Greenlet[..., None]":
     greenlet = gevent.spawn(keeper.run, session)

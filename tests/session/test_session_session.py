@@ -26,6 +26,7 @@ from relay_app.meter.drift import Drift
 from relay_app.meter.usage import Usage
 from relay_app.session.keeper import Keeper
 from relay_app.upstream.blame import Blame
+from relay_app.wire.link import Link
 from relay_app.wire.rooms import Rooms
 
 # -- how it begins -------------------------------------------------------------------------------
@@ -89,10 +90,11 @@ def test_a_pump_that_breaks_is_1011_to_both(
     on = stage()
     converse(on)
 
-    def broken(data: Any, *, ends_message: bool = True, sent: int = 0) -> None:
+    def broken(link: Link, data: Any, *, ends_message: bool = True, sent: int = 0) -> None:
+        assert link is on.target_link
         raise MemoryError
 
-    monkeypatch.setattr(on.target_link, "send", broken)
+    monkeypatch.setattr(Link, "send", broken)
     on.client.say("session.update")  # which no express takes
     assert on.client.told()["error"]["code"] == "relay_error"
     assert on.client.part()[0] == 1011

@@ -52,7 +52,7 @@ def test_a_client_that_is_a_little_too_fast_is_warned_of_once_before(
         made.tick()
         if "sends many messages" in caplog.text:
             warned = warned or second
-        if made.session._ends.cancelled.is_set():
+        if made.session.cancelled.is_set():
             break
     assert warned == 31, "at half of a minute's messages"
     assert second == 61
@@ -87,7 +87,7 @@ def test_what_is_no_message_is_counted_too(stage: SetStage, flood: dict[str, Any
         made.client.send(**flood)
     until(lambda: made.session._up.fragments + made.client_link.controls >= LIMIT * 62)
     made.tick()
-    assert made.session._ends.cancelled.is_set()
+    assert made.session.cancelled.is_set()
 
 
 def test_what_the_upstream_sends_is_not_counted(stage: SetStage):

@@ -39,6 +39,14 @@ def test_a_greenlet_runs_in_place():
     assert hub.run(threading.get_ident) == here
 
 
+def test_a_greenlet_is_here_and_a_thread_is_not():
+    hub = SessionHub()
+    there: list[bool] = []
+    assert gevent.spawn(lambda: hub.here).get(timeout=10)
+    run_in_thread(lambda: there.append(hub.here))
+    assert there == [False]
+
+
 def test_threads_hand_over_to_one_thread():
     hub = SessionHub()
     homes: set[int] = set()

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from relay_app.errors import UpstreamFault
 from relay_app.upstream.dial import Dialled
-from relay_app.web import conversation
+from relay_app.web import conversation, realtime
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,16 @@ def test_a_question_that_cannot_be_answered_dials_nobody(
 ):
     assert refused(ask(app_with(upstream, tmp_path), ends[1], query)) == (status, code)
     assert not upstream.requests
+
+
+def test_a_session_whose_key_has_no_budget_begins_without_reading_a_price(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends
+):
+    def dial(request: Any) -> Dialled:
+        raise UpstreamFault("no", status=502)
+
+    monkeypatch.setattr(realtime, "LivePrice", lambda price: pytest.fail("a price was read"))
+    assert ask(app_with(dial, tmp_path), ends[1]).status_code == 502
 
 
 def test_a_full_relay_refuses_and_says_when_to_come_back(tmp_path: Path, upstream: Upstream, ends):
