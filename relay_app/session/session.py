@@ -231,7 +231,7 @@ class Session:
         return tally
 
     def add_to(self, tally: Tally) -> None:
-        """The same, added to ``tally``: of thousands of sessions that is a tenth of the work."""
+        """The same, added to ``tally``: thousands of sessions are added up, and few have much."""
         up, down, meter = self._up, self._down, self._meter
         tally.messages_sent += up.messages
         tally.messages_received += down.messages
