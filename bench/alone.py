@@ -1,15 +1,20 @@
-"""What a message costs that comes alone: ``python -m bench.alone``.
+"""What a message costs that comes alone: ``python -m bench.alone [--instructions]``.
 
 Most messages of a voice session find nobody awake and the processor's caches full of something
 else, and then cost several times what they do in a stream. This sends appends of 20 ms through
 the pumps of a few sessions, over real sockets, one after another or with a pause between, and
-prints the CPU of each, by the way it took: waking its pump, on the hub in Python, or compiled.
+prints the CPU of each, by the way it took: waking its pump; on the hub, in Python or compiled,
+with a round of gevent's loop for each; or waited for by a Lookout, as the relay has it. How many
+instructions that is says valgrind, the same on every run and every machine.
 The rule: the relay's own parts, put together as it does; nothing of it is rewritten here.
 """
 
 import multiprocessing
+import re
 import resource
 import socket
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -20,15 +25,18 @@ from gevent import socket as gevent_socket
 from bench.stages import new_meter
 from bench.workload import Turn
 from relay_app.session.pump import Pump
+from relay_app.wire import connection, lookout
 from relay_app.wire.express import Express, PythonExpress
 from relay_app.wire.frames import TEXT, encode
 from relay_app.wire.link import Link, LinkEnded
 from relay_app.wire.rooms import Rooms
 
-__all__ = ["WAYS", "each"]
+__all__ = ["WAYS", "each", "instructions"]
 
-WAYS = ("waking its pump", "on the hub, in Python", "on the hub, compiled")
+WAYS = ("waking its pump", "on the hub, in Python", "on the hub, compiled", "by a Lookout")
 SESSIONS = 8
+COUNTED = (200, 800)
+"""Messages of the two runs whose difference is counted."""
 _MASK = b"\x9a\x1f\x33\xc8"
 
 
@@ -93,10 +101,16 @@ def each(way: str, messages: int, pause: float) -> tuple[float, float]:
         peers.start()
         taken = [listener.accept()[0] for _ in range(2 * SESSIONS)]
     socks = [gevent_socket.socket(fileno=sock.detach()) for sock in taken]
-    links = [
-        (_link(client, "client", rooms), _link(target, "target", rooms))
-        for client, target in zip(socks[::2], socks[1::2], strict=True)
-    ]
+    usual = connection.lookout_of
+    if way != WAYS[3]:
+        connection.lookout_of = lambda hub: None
+    try:
+        links = [
+            (_link(client, "client", rooms), _link(target, "target", rooms))
+            for client, target in zip(socks[::2], socks[1::2], strict=True)
+        ]
+    finally:
+        connection.lookout_of = usual
     ups, greenlets, downs = [], [], []
     for client, target in links:
         meter = new_meter()
@@ -119,14 +133,48 @@ def each(way: str, messages: int, pause: float) -> tuple[float, float]:
     return 1e6 * user / count, 1e6 * system / count
 
 
+def instructions(way: str) -> float:
+    """How many instructions a message took, of which the system's are not counted. Raises OSError
+    without valgrind."""
+    counts = []
+    for messages in COUNTED:
+        # With TCP's own pace, and started by the loop, the first few differ: so by two counts.
+        done = subprocess.run(
+            [
+                *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
+                *(sys.executable, "-m", "bench.alone", "--one", way, "--messages", str(messages)),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = re.search(r"Collected *: *(\d+)", done.stderr)
+        assert found is not None, done.stderr[-500:]
+        counts.append(int(found[1]))
+    return (counts[1] - counts[0]) / (COUNTED[1] - COUNTED[0])
+
+
 def _measure(way: str, messages: int, pause: float, out: Any) -> None:
     out.put(each(way, messages, pause))
 
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True, help="Of which the median counts.")
-def main(rounds: int) -> None:
+@click.option("--instructions", "counted", is_flag=True, help="Counted by valgrind, instead.")
+@click.option("--one", type=click.Choice(WAYS), hidden=True)
+@click.option("--messages", default=COUNTED[0], hidden=True)
+def main(rounds: int, counted: bool, one: str | None, messages: int) -> None:
     """Prints what a message costs, in a stream and alone, by each way through the relay."""
+    if one is not None:
+        # What is watched takes some fifty times as long, and more on a busy machine.
+        lookout.LINGER_SECONDS *= 400
+        each(one, messages, 0.02)
+        return
+    if counted:
+        click.echo("| a message that comes alone | instructions |\n|---|---|")
+        for way in WAYS:
+            click.echo(f"| {way} | {instructions(way):,.0f} |")
+        return
     settings = ((20_000, 0.0), (3_000, 0.002))
     found: dict[tuple[str, float], list[tuple[float, float]]] = {}
     context = multiprocessing.get_context("spawn")
