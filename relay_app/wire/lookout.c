@@ -230,8 +230,8 @@ lookout_call(Lookout *self, PyObject *args, PyObject *keywords)
         Py_RETURN_NONE;
     self->late = 0;
     long long begun = now();
-    /* Where little comes, little would be saved, and the end of waiting costs a round too. */
-    int lively = begun - self->served_at < self->linger / 2;
+    /* The end of waiting in vain costs as much as four messages save, or nearly. */
+    int lively = begun - self->served_at < self->linger / 4;
     int came = serve(self, descriptor);
     if (came == STIRRED)
         self->stirred_in = number_of(self, self->state->iteration);

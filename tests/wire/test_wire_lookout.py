@@ -243,7 +243,7 @@ class Desk:
 
     def __init__(self, opened: Open) -> None:
         self.loop = Loop()
-        self.lookout = Lookout(self.loop, 1.0)
+        self.lookout = Lookout(self.loop, 4.0)  # longer than a busy machine may take
         self.woken: list[object] = []
         self.sources, self.numbers, self.expresses = [], [], []
         for name in ("one", "two"):
