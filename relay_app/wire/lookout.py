@@ -27,7 +27,7 @@ __all__ = ["LINGER_SECONDS", "lookout_of"]
 
 LINGER_SECONDS = 0.005
 """How long a Lookout stays away from the loop. Nothing of ours counts on a timer to be nearer than
-that; a dozen messages a millisecond or two apart then share what was a round for each."""
+that; messages that come less than a quarter of it apart then share what was a round for each."""
 
 try:
     from relay_app.wire._compiled import Lookout as _Lookout
