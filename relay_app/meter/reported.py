@@ -137,7 +137,7 @@ def transcription_usage(value: object, *, produced: bool) -> Reported:
 
 def _whole(given: dict[str, Any]) -> Usage | None:
     """The usage of a GA report that leaves nothing out and adds up, as nearly all do: what the
-    lenient reading below makes of it too, in a third of the time. None for any other."""
+    lenient reading below makes of it too, with less ado. None for any other."""
     try:
         details_in, details_out = given["input_token_details"], given["output_token_details"]
         taken, from_cache = _KINDS(details_in), _KINDS(details_in["cached_tokens_details"])

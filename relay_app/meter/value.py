@@ -1,4 +1,4 @@
-"""Value: a frozen dataclass that is made in half the time.
+"""Value: a frozen dataclass that takes less to make.
 
 The rule: nothing but the time differs. ``dataclass`` lets ``object`` look up each field of a frozen
 class by its name, whenever one is made; here the slots are found once.

@@ -114,9 +114,9 @@ class Connection:
             finally:
                 readable.stop()
             return
-        readable.priority = readable.loop.MAXPRI
-        readable.start(lookout, descriptor)
         try:
+            readable.priority = readable.loop.MAXPRI
+            readable.start(lookout, descriptor)
             waiter.get()
         finally:
             readable.stop()
