@@ -13,10 +13,7 @@ setup(
     ext_modules=[
         Extension(
             "relay_app.wire._compiled",
-            sources=[
-                WIRE + name
-                for name in ("compiled.c", "scanner.c", "express.c", "lookout.c", "gate.c")
-            ],
+            sources=[WIRE + name for name in ("compiled.c", "scanner.c", "express.c", "gate.c")],
             depends=[WIRE + "compiled.h", WIRE + "spans.h"],
             extra_compile_args=["-O3"],
             optional=True,

@@ -4,8 +4,8 @@ Most messages of a voice session find nobody awake and the processor's caches fu
 else, and then cost several times what they do in a stream. This sends appends of 20 ms through
 the pumps of a few sessions, over real sockets, one after another or with a pause between, and
 prints the CPU of each, by the way it took: waking its pump; on the hub, in Python or compiled,
-with a round of gevent's loop for each; or waited for by a Lookout, as the relay has it. How many
-instructions that is says valgrind, the same on every run and every machine.
+as the relay has it. How many instructions that is says valgrind, the same on every run and every
+machine.
 The rule: the relay's own parts, put together as it does; nothing of it is rewritten here.
 """
 
@@ -26,7 +26,6 @@ from gevent import socket as gevent_socket
 from bench.stages import new_meter
 from bench.workload import Turn
 from relay_app.session.pump import Pump
-from relay_app.wire import connection, lookout
 from relay_app.wire.express import Express, PythonExpress
 from relay_app.wire.frames import TEXT, encode
 from relay_app.wire.link import Link, LinkEnded
@@ -34,7 +33,7 @@ from relay_app.wire.rooms import Rooms
 
 __all__ = ["WAYS", "each", "instructions"]
 
-WAYS = ("waking its pump", "on the hub, in Python", "on the hub, compiled", "by a Lookout")
+WAYS = ("waking its pump", "on the hub, in Python", "on the hub, compiled")
 SESSIONS = 8
 COUNTED = (200, 2_200)
 """Messages of the two runs whose difference is counted."""
@@ -102,16 +101,10 @@ def each(way: str, messages: int, pause: float) -> tuple[float, float]:
         peers.start()
         taken = [listener.accept()[0] for _ in range(2 * SESSIONS)]
     socks = [gevent_socket.socket(fileno=sock.detach()) for sock in taken]
-    usual = connection.lookout_of
-    if way != WAYS[3]:
-        connection.lookout_of = lambda hub: None
-    try:
-        links = [
-            (_link(client, "client", rooms), _link(target, "target", rooms))
-            for client, target in zip(socks[::2], socks[1::2], strict=True)
-        ]
-    finally:
-        connection.lookout_of = usual
+    links = [
+        (_link(client, "client", rooms), _link(target, "target", rooms))
+        for client, target in zip(socks[::2], socks[1::2], strict=True)
+    ]
     ups, greenlets, downs = [], [], []
     for client, target in links:
         meter = new_meter()
@@ -169,8 +162,6 @@ def _measure(way: str, messages: int, pause: float, out: Any) -> None:
 def main(rounds: int, counted: bool, one: str | None, messages: int) -> None:
     """Prints what a message costs, in a stream and alone, by each way through the relay."""
     if one is not None:
-        # What is watched takes some fifty times as long, and more on a busy machine.
-        lookout.LINGER_SECONDS *= 400
         each(one, messages, 0.005)
         return
     if counted:

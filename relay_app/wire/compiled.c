@@ -43,25 +43,18 @@ module_exec(PyObject *self)
         state->opcodes[opcode] = PyLong_FromLong(opcode);
     state->fileno = PyUnicode_InternFromString("fileno");
     state->tell = PyUnicode_InternFromString("tell");
-    state->pendingcnt = PyUnicode_InternFromString("pendingcnt");
-    state->iteration = PyUnicode_InternFromString("iteration");
-    state->update_now = PyUnicode_InternFromString("update_now");
     state->frames = (PyTypeObject *)PyType_FromModuleAndSpec(self, &frames_spec, NULL);
     state->scanner = (PyTypeObject *)PyType_FromModuleAndSpec(self, &scanner_spec, NULL);
     state->express = (PyTypeObject *)PyType_FromModuleAndSpec(self, &express_spec, NULL);
-    state->lookout = (PyTypeObject *)PyType_FromModuleAndSpec(self, &lookout_spec, NULL);
     state->gate = (PyTypeObject *)PyType_FromModuleAndSpec(self, &gate_spec, NULL);
     state->read_bytes = number("relay_app.wire.rooms", "READ_BYTES");
     state->small_bytes = number("relay_app.wire.rooms", "SMALL_BYTES");
     if (PyErr_Occurred() || state->frame == NULL || state->run == NULL || state->fault == NULL
         || state->nothing == NULL || state->no_key == NULL || state->fileno == NULL
-        || state->gate == NULL || state->tell == NULL || state->pendingcnt == NULL
-        || state->iteration == NULL || state->update_now == NULL || state->frames == NULL || state->scanner == NULL
-        || state->express == NULL || state->lookout == NULL)
+        || state->gate == NULL || state->tell == NULL || state->frames == NULL
+        || state->scanner == NULL || state->express == NULL)
         return -1;
-    if (PyModule_AddType(self, state->scanner) < 0
-        || PyModule_AddType(self, state->lookout) < 0
-        || PyModule_AddType(self, state->gate) < 0)
+    if (PyModule_AddType(self, state->scanner) < 0 || PyModule_AddType(self, state->gate) < 0)
         return -1;
     return PyModule_AddType(self, state->express);
 }
@@ -72,7 +65,6 @@ module_traverse(PyObject *self, visitproc visit, void *arg)
     State *state = PyModule_GetState(self);
     Py_VISIT(state->scanner);
     Py_VISIT(state->express);
-    Py_VISIT(state->lookout);
     Py_VISIT(state->gate);
     Py_VISIT(state->frames);
     Py_VISIT(state->frame);
@@ -88,7 +80,6 @@ module_clear(PyObject *self)
     State *state = PyModule_GetState(self);
     Py_CLEAR(state->scanner);
     Py_CLEAR(state->express);
-    Py_CLEAR(state->lookout);
     Py_CLEAR(state->gate);
     Py_CLEAR(state->frames);
     Py_CLEAR(state->frame);
@@ -100,9 +91,6 @@ module_clear(PyObject *self)
         Py_CLEAR(state->opcodes[opcode]);
     Py_CLEAR(state->fileno);
     Py_CLEAR(state->tell);
-    Py_CLEAR(state->pendingcnt);
-    Py_CLEAR(state->iteration);
-    Py_CLEAR(state->update_now);
     return 0;
 }
 
@@ -121,7 +109,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "relay_app.wire._compiled",
-    .m_doc = "Scanner, Express, Lookout and Gate, compiled.",
+    .m_doc = "Scanner, Express and Gate, compiled.",
     .m_size = sizeof(State),
     .m_slots = module_slots,
     .m_traverse = module_traverse,

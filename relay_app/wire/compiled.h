@@ -13,7 +13,6 @@ enum { CONTROL = 0x08, FIN = 0x80, MASKED = 0x80, PONG = 0x0A, TEXT = 0x01, BINA
 typedef struct {
     PyTypeObject *scanner;
     PyTypeObject *express;
-    PyTypeObject *lookout;
     PyTypeObject *gate;
     PyTypeObject *frames;
     PyTypeObject *frame; /* wire.frames.Frame, a NamedTuple */
@@ -24,9 +23,6 @@ typedef struct {
     PyObject *opcodes[16];
     PyObject *fileno; /* of a socket */
     PyObject *tell; /* of a skim that offers over_spans */
-    PyObject *pendingcnt; /* names of what a loop of gevent's offers */
-    PyObject *iteration;
-    PyObject *update_now;
     Py_ssize_t read_bytes;  /* wire.rooms.READ_BYTES */
     Py_ssize_t small_bytes; /* wire.rooms.SMALL_BYTES */
 } State;
@@ -52,36 +48,6 @@ typedef struct {
     Py_ssize_t bytes_out;
 } Gate;
 
-/* One direction between two Links: relay_app.wire.express.Express. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *skim;
-    PyObject *skim_self; /* what the skim is bound to, if it offers over_spans */
-    OverSpans over_spans;
-    int told; /* whether somebody was told of something the last time, */
-    int read; /* and whether there was something to read */
-    Py_ssize_t messages;
-    Py_ssize_t reads;
-    Py_ssize_t writes;
-    PyObject *run;
-    Py_ssize_t skimmed;
-    Py_ssize_t sent;
-    State *state; /* of the module, which the type keeps alive */
-    PyObject *scanner;
-    PyObject *room;
-    PyObject *took;
-    PyObject *read_some;
-    PyObject *read_from; /* the source's socket if it is a plain one, or None */
-    PyObject *pending;
-    Gate *out;
-    PyObject *write_some;
-    PyObject *write_to; /* the same of the sink */
-} Express;
-
-/* Forwards what there is to read: 1 if that was all, 0 if its pump is to be woken, -1 with an
- * exception that is for the hub. */
-int express_go(Express *self);
-
 enum { WHOLE, PARTIAL, WRONG };
 
 /* The frame at `data`: whole, not whole yet, or not allowed. `span->end` is where it ends, 0 if
@@ -94,6 +60,6 @@ int keep_tail(Scanner *self, const unsigned char *data, Py_ssize_t size);
 /* The Run that `size` more bytes complete, wherever they lie; NULL with an exception. */
 PyObject *feed(Scanner *self, State *state, const void *data, Py_ssize_t size);
 
-extern PyType_Spec frames_spec, scanner_spec, express_spec, lookout_spec, gate_spec;
+extern PyType_Spec frames_spec, scanner_spec, express_spec, gate_spec;
 
 #endif

@@ -17,7 +17,6 @@ from gevent.hub import Waiter, get_hub
 from gevent.socket import socket as GeventSocket
 
 from relay_app.wire.frames import Buffer
-from relay_app.wire.lookout import lookout_of
 
 __all__ = ["Connection", "ConnectionLost"]
 
@@ -37,17 +36,15 @@ class ConnectionLost(Exception):
 class Connection:
     """Belongs to the hub it was made on. At most one greenlet waits in each direction."""
 
-    __slots__ = ("_hub", "_lookout", "_readable", "_sock", "_writable", "pending", "plain",
-                 "private", "read_some", "tls", "write_some")  # fmt: skip
+    __slots__ = ("_hub", "_readable", "_sock", "_writable", "pending", "plain", "private",
+                 "read_some", "tls", "write_some")  # fmt: skip
 
     def __init__(self, sock: Any, *, user_timeout_seconds: float) -> None:
         self._sock = sock
         _tune(sock, user_timeout_seconds)
         sock.settimeout(0.0)
         self._hub = get_hub()
-        # Without a type: gevent's stubs know no priorities.
-        self._readable: Any = self._hub.loop.io(sock.fileno(), 1)
-        self._lookout = lookout_of(self._hub)
+        self._readable = self._hub.loop.io(sock.fileno(), 1)
         self._writable: Any = None
         self.pending: Final[Callable[[], int] | None] = getattr(sock, "pending", None)
         """Of TLS: how many bytes are decrypted already."""
@@ -106,22 +103,11 @@ class Connection:
             self._hub.wait(self._readable)
             return
         waiter: Waiter[Any] = Waiter(self._hub)
-        lookout, readable, descriptor = self._lookout, self._readable, self._sock.fileno()
-        if lookout is None or not lookout.watch(descriptor, each, waiter.switch, waiter):
-            readable.start(each, waiter.switch, waiter)
-            try:
-                waiter.get()
-            finally:
-                readable.stop()
-            return
+        self._readable.start(each, waiter.switch, waiter)
         try:
-            readable.priority = readable.loop.MAXPRI
-            readable.start(lookout, descriptor)
             waiter.get()
         finally:
-            readable.stop()
-            readable.priority = 0
-            lookout.unwatch(descriptor, waiter)
+            self._readable.stop()
 
     def wait_writable(self) -> None:
         """Waits until the kernel may take bytes, or has an error to tell."""

@@ -14,6 +14,29 @@
 #include <structmember.h>
 #include <sys/socket.h>
 
+typedef struct {
+    PyObject_HEAD
+    PyObject *skim;
+    PyObject *skim_self; /* what the skim is bound to, if it offers over_spans */
+    OverSpans over_spans;
+    Py_ssize_t messages;
+    Py_ssize_t reads;
+    Py_ssize_t writes;
+    PyObject *run;
+    Py_ssize_t skimmed;
+    Py_ssize_t sent;
+    State *state; /* of the module, which the type keeps alive */
+    PyObject *scanner;
+    PyObject *room;
+    PyObject *took;
+    PyObject *read_some;
+    PyObject *read_from; /* the source's socket if it is a plain one, or None */
+    PyObject *pending;
+    Gate *out;
+    PyObject *write_some;
+    PyObject *write_to; /* the same of the sink */
+} Express;
+
 /* Items of a wire.frames.Run. */
 enum { DATA, FRAMES, FAULT, HAS_CONTROL };
 enum { WHOLE_TEXT = FIN | TEXT };
@@ -109,7 +132,6 @@ pass_objects(Express *self)
     Py_DECREF(room);
     if (count <= 0)
         return (int)count;
-    self->read = 1;
     PyObject *number = PyLong_FromSsize_t(count);
     PyObject *run = number == NULL ? NULL : PyObject_CallOneArg(self->took, number);
     Py_XDECREF(number);
@@ -174,7 +196,6 @@ pass_plain(Express *self, int from, int to, int *untold)
     Py_ssize_t size = recv(from, read, (size_t)self->state->read_bytes, MSG_DONTWAIT);
     if (size <= 0)
         return size < 0 && (errno == EAGAIN || errno == EINTR);
-    self->read = 1;
     Py_ssize_t all = used + size;
     Span *span = spans;
     int found = PARTIAL;
@@ -224,7 +245,6 @@ pass_plain(Express *self, int from, int to, int *untold)
 static void
 tell(Express *self)
 {
-    self->told = 1;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *skim = Py_NewRef(self->skim_self); /* which may be replaced */
@@ -280,34 +300,24 @@ has_more(Express *self)
     return more;
 }
 
-int
-express_go(Express *self)
-{
-    int passed = 0;
-    /* Nothing overtakes what was left and not fetched yet. */
-    int behind = self->run != NULL && self->run != Py_None;
-    self->told = self->read = 0;
-    if (self->skim != NULL && !behind && self->out->clear)
-        passed = pass(self) > 0 && has_more(self) == 0;
-    if (PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception))
-            return -1; /* an interrupt is for the hub */
-        /* Who is woken meets again whatever went wrong, and says so. */
-        PyErr_Clear();
-        passed = 0;
-    }
-    return passed;
-}
-
 static PyObject *
 express_call(Express *self, PyObject *args, PyObject *keywords)
 {
     PyObject *wake, *waiter;
     if (!PyArg_UnpackTuple(args, "Express", 2, 2, &wake, &waiter))
         return NULL;
-    int passed = express_go(self);
-    if (passed < 0)
-        return NULL;
+    int passed = 0;
+    /* Nothing overtakes what was left and not fetched yet. */
+    int behind = self->run != NULL && self->run != Py_None;
+    if (self->skim != NULL && !behind && self->out->clear)
+        passed = pass(self) > 0 && has_more(self) == 0;
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return NULL; /* an interrupt is for the hub */
+        /* Who is woken meets again whatever went wrong, and says so. */
+        PyErr_Clear();
+        passed = 0;
+    }
     if (passed)
         Py_RETURN_NONE;
     return PyObject_CallOneArg(wake, waiter);
