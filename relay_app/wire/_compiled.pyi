@@ -1,6 +1,3 @@
-from collections.abc import Callable
-from typing import Any
-
 from relay_app.wire import express, frames, gate
 
 class Scanner(frames.Scanner): ...
