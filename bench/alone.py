@@ -22,13 +22,17 @@ from typing import Any
 import click
 import gevent
 from gevent import socket as gevent_socket
+from gevent.event import Event
 
 from bench.stages import new_meter
 from bench.workload import Turn
+from relay_app.observe.logs import SessionLog
+from relay_app.session.greenlet_pool import GreenletPool
 from relay_app.session.pump import Pump
+from relay_app.session.reader import Reader
 from relay_app.wire.express import Express, PythonExpress
 from relay_app.wire.frames import TEXT, encode
-from relay_app.wire.link import Link, LinkEnded
+from relay_app.wire.link import Link
 from relay_app.wire.rooms import Rooms
 
 __all__ = ["WAYS", "each", "instructions"]
@@ -82,11 +86,26 @@ def _pump(source: Link, sink: Link, way: str, observe: Any, skim: Any) -> Pump:
     return pump
 
 
-def _run(pump: Pump) -> None:
-    try:
-        pump.run()
-    except LinkEnded:
-        pass
+class _Over:
+    """What a Reader tells the ends and the vigil of its session: that all is over."""
+
+    def __init__(self) -> None:
+        self.over = Event()
+
+    def ended(self, link: Link) -> None:
+        """It was the peer's end."""
+        self.over.set()
+
+    def fail(self) -> None:
+        """It is in the log why."""
+        self.over.set()
+
+
+def _reader(pump: Pump, source: Link, over: _Over, pool: GreenletPool) -> Reader:
+    told: Any = over
+    reader = Reader(pump, source, ends=told, vigil=told, pool=pool, log=SessionLog("bench"))
+    reader.start()
+    return reader
 
 
 def each(way: str, messages: int, pause: float) -> tuple[float, float]:
@@ -105,19 +124,22 @@ def each(way: str, messages: int, pause: float) -> tuple[float, float]:
         (_link(client, "client", rooms), _link(target, "target", rooms))
         for client, target in zip(socks[::2], socks[1::2], strict=True)
     ]
-    ups, greenlets, downs = [], [], []
+    pool = GreenletPool()
+    ups, ends, downs = [], [], []
     for client, target in links:
         meter = new_meter()
         ups.append(_pump(client, target, way, meter.sent, meter.skim_sent))
-        greenlets.append(gevent.spawn(_run, ups[-1]))
+        ends.append(_Over())
+        _reader(ups[-1], client, ends[-1], pool)
         down = _pump(target, client, way, meter.received, meter.skim_received)
-        downs.append(gevent.spawn(_run, down))
+        downs.append(_reader(down, target, _Over(), pool))
     gevent.sleep(0.2)
     begun = resource.getrusage(resource.RUSAGE_SELF)
-    gevent.joinall(greenlets)
+    gevent.wait([end.over for end in ends])
     ended = resource.getrusage(resource.RUSAGE_SELF)
     peers.join()
-    gevent.killall(downs)
+    for down_reader in downs:
+        down_reader.kill()
     for link in (link for both in links for link in both):
         link.dispose()
     for sock in socks:

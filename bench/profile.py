@@ -41,7 +41,6 @@ PARTS = (
     ("sending: the call", "Connection.send"),
     ("sending: around it", "Pump._send"),
     ("receiving: the call", "Connection.receive_into"),
-    ("receiving: waiting", "Connection.wait_readable"),
     ("receiving: around it", "Link.receive"),
     ("metering: skims", "_skim_"),
     ("pump, messages", "Pump."),

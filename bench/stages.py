@@ -24,7 +24,6 @@ from relay_app.meter.vocabulary import load
 from relay_app.session.pump import Pump
 from relay_app.wire.express import Skim
 from relay_app.wire.frames import TEXT, Run, encode
-from relay_app.wire.link import LinkEnded
 from relay_app.wire.messages import Assembler, Message
 from relay_app.wire.scanner import Scanner
 
@@ -73,12 +72,13 @@ class _Source:
         self._scanner = Scanner(masked=masked, max_message_bytes=_MAX)
         self.pieces: list[bytes] = []
 
-    def receive(self, express: object = None) -> Run:
-        while self.pieces:
-            run = self._scanner.feed(self.pieces.pop(0))
-            if run.frames:
-                return run
-        raise LinkEnded(self)  # type: ignore[arg-type]
+    @property
+    def ready(self) -> bool:
+        return bool(self.pieces)
+
+    def receive(self, express: object = None) -> Run | None:
+        run = self._scanner.feed(self.pieces.pop(0))
+        return run if run.frames else None
 
 
 class _Sink:
@@ -188,10 +188,7 @@ class _Stages:
         """the pumps around all that, without sockets and holds"""
         for pieces, source, pump in zip(streams, self._source, self._pumps, strict=True):
             source.pieces = pieces
-            try:
-                pump.run()
-            except LinkEnded:
-                pass
+            pump.run()
 
     def seconds(self, stage: Callable[[Any], None]) -> float:
         """What a turn takes up to and including ``stage``."""

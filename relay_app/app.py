@@ -23,6 +23,7 @@ from relay_app.ledger.stores.base import Store
 from relay_app.meter import vocabulary
 from relay_app.observe.logs import configure, logger
 from relay_app.observe.metrics import Metrics, Snapshot
+from relay_app.session.greenlet_pool import GreenletPool
 from relay_app.session.keeper import Keeper
 from relay_app.session.tap import open_sink
 from relay_app.settings import Settings
@@ -124,6 +125,7 @@ class Relay:
             accountant=self.accountant,
             budgets=self.budgets,
             rooms=self._rooms,
+            pool=GreenletPool(),
             before_forward=settings.store.durability == "before-forward",
             price=self._pricer,
             audit=self._audit,

@@ -3,10 +3,9 @@
 The rule: everything here is bounded, and a side that does not listen delays nobody but itself.
 """
 
-import gevent
-
 from relay_app import codec
 from relay_app.session.lifecycle import Farewell
+from relay_app.session.reader import Reader
 from relay_app.wire.link import Link, LinkEnded
 
 __all__ = ["bid", "dismiss", "see_off"]
@@ -16,9 +15,7 @@ CLOSE_SECONDS = 2.0
 LINGER_SECONDS = 1.0
 
 
-def see_off(
-    link: Link, reader: "gevent.Greenlet[..., None]", farewell: Farewell, *, event_id: str
-) -> None:
+def see_off(link: Link, reader: Reader, farewell: Farewell, *, event_id: str) -> None:
     """Says ``farewell``, lets ``reader`` hear what the peer has left to say, and ends the
     connection. Takes at most about four seconds."""
     bid(link, farewell, event_id=event_id)

@@ -4,8 +4,8 @@ The rules:
 
 * it reads again only after its bytes were taken by the other side;
 * a run of untouched frames goes out in one send, verbatim;
-* while it waits, an Express forwards what needs no thought, on the hub; the pump comes in for the
-  rest, at the point where the Express has got to;
+* while it rests, an Express forwards what needs no thought, on the hub; the pump comes in for what
+  is left, at the point where the Express has got to;
 * every message is looked at before its last frame goes out: ``skim`` runs over as many as need
   no more than that, and the one at which it stops is shown to ``observe``. If ``observe`` answers
   with a Hold, that frame and what follows it wait, the other direction does not. If it answers
@@ -118,8 +118,13 @@ class Pump:
         if self._express is not None:
             self._express.skim = skim if express else None
 
+    @property
+    def express(self) -> Express | None:
+        """What forwards while the pump rests; None if all is for the pump."""
+        return self._express
+
     def run(self) -> None:
-        """Pumps until the source ends.
+        """Pumps what there is to read, until the source is to be waited for again.
 
         Raises LinkEnded for the source and FrameError for what it did wrong. When the sink
         ends first, the source is read on, observed, and its bytes dropped: what a provider still
@@ -128,14 +133,18 @@ class Pump:
         """
         source = self._source
         while True:
-            self.busy = False
+            run = source.receive(self._express)
+            if run is not None:
+                self.busy = True
+                self._forward(run)
+                del run  # or it would be kept while a large frame comes in
+                self.busy = False
             if self.after_run is not None:
                 self.after_run()
-            # In one expression: a name for the run would keep it while the next is awaited.
-            self._forward(source.receive(self._express))
+            if not source.ready:
+                return
 
     def _forward(self, run: Run) -> None:
-        self.busy = True
         end = len(run.frames)
         index, sent = self._taken_over()
         if not index:

@@ -26,6 +26,7 @@ from relay_app.session.collector import Collector
 from relay_app.session.context import SessionContext
 from relay_app.session.debut import Debut
 from relay_app.session.ends import Ends
+from relay_app.session.greenlet_pool import GreenletPool
 from relay_app.session.guard import Guard, Objection
 from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
@@ -59,7 +60,7 @@ class Session:
     what the client may not see of what the upstream says. ``on_hold`` is told the seconds a frame
     was held for its record, and whether it came; ``on_limit`` why the session is ended for a limit
     that is not its key's; ``on_debut``, once, whether the upstream does its work, or else who is to
-    blame.
+    blame. ``pool`` has the greenlets of the pumps; many sessions share one.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Session:
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
         on_limit: Callable[[str], None] = lambda why: None,
         on_debut: Callable[[Blame | None, str], None] = lambda due_to, why: None,
+        pool: GreenletPool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.context = context
@@ -97,6 +99,8 @@ class Session:
         self._clock = clock
         self._started = clock()
         self._draining: tuple[Fault, float] | None = None
+        self._pool = pool or GreenletPool(spare=0)
+        self._readers: list[Reader] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         # Of what we say ourselves: a user can quote it, an operator can search the log for it.
         self._event_id = f"event_{context.id}"
@@ -135,7 +139,9 @@ class Session:
             tap.start()
         up = self._read(self._up, self._client)
         down = self._read(self._down, self._target)
-        down.rawlink(self._heard_out)
+        down.on_over = self._collector.give_up
+        up.start()
+        down.start()
         self.ending = self._ends.wait()
         to_client, to_target = self._farewells(self.ending)
         parting = self._spawn(self._see_off, self._client, up, to_client)
@@ -351,9 +357,6 @@ class Session:
         except LinkEnded:
             pass  # nobody is there to be told
 
-    def _heard_out(self, down: "gevent.Greenlet[..., None]") -> None:
-        self._collector.give_up()
-
     def _not_recorded(self, fault: Fault) -> None:
         self.drain(RelayFault(fault.message, code=fault.code), self._limits.drain_seconds)
 
@@ -383,9 +386,10 @@ class Session:
         )
 
     def _read(self, pump: Pump, source: Link) -> Reader:
-        reader = Reader(pump, source, ends=self._ends, vigil=self._vigil, log=self.log)
-        reader.start()
-        self._greenlets.append(reader)
+        reader = Reader(
+            pump, source, ends=self._ends, vigil=self._vigil, pool=self._pool, log=self.log
+        )
+        self._readers.append(reader)
         return reader
 
     def _spawn(self, function: Callable[..., None], *args: object) -> "gevent.Greenlet[..., None]":
@@ -399,15 +403,14 @@ class Session:
         to_client, to_target = farewells(ending)
         return (to_client if self._veil is None else self._veil.farewell(to_client)), to_target
 
-    def _see_off(
-        self, link: Link, reader: "gevent.Greenlet[..., None]", farewell: Farewell
-    ) -> None:
+    def _see_off(self, link: Link, reader: Reader, farewell: Farewell) -> None:
         see_off(link, reader, farewell, event_id=self._event_id)
 
     def _stop(self) -> None:
         """Nothing of ours runs any more; both sides have at least been told."""
         try:
-            gevent.killall(self._greenlets)
+            workers = [reader.stop() for reader in self._readers]
+            gevent.killall([*self._greenlets, *filter(None, workers)])
         finally:
             if self.ending is None:
                 # We were killed, and there is no time for more than this.

@@ -23,6 +23,7 @@ from relay_app.meter.meter import Meter
 from relay_app.meter.usage import UsageRecord
 from relay_app.observe.logs import line
 from relay_app.session.context import SessionContext
+from relay_app.session.greenlet_pool import GreenletPool
 from relay_app.session.guard import Guard
 from relay_app.session.keeper import Keeper
 from relay_app.session.session import Session
@@ -56,6 +57,7 @@ class Sessions:
     accountant: Accountant
     budgets: Budgets
     rooms: Rooms
+    pool: GreenletPool
     before_forward: bool
     price: Pricer
     audit: AuditSink | None
@@ -174,6 +176,7 @@ class Conversation:
             on_hold=shared.on_hold,
             on_limit=shared.on_limit,
             on_debut=self._debut,
+            pool=shared.pool,
         )
 
     def _veil(self) -> Veil | None:

@@ -13,7 +13,7 @@ import termios
 from collections.abc import Callable
 from typing import Any, Final
 
-from gevent.hub import Waiter, get_hub
+from gevent.hub import get_hub
 from gevent.socket import socket as GeventSocket
 
 from relay_app.wire.frames import Buffer
@@ -26,15 +26,13 @@ _GONE = (OSError, ValueError)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _COUNT = struct.Struct("i")
 
-Each = Callable[[Callable[[Any], None], Any], None]
-
 
 class ConnectionLost(Exception):
     """The connection cannot be used in the direction that was tried."""
 
 
 class Connection:
-    """Belongs to the hub it was made on. At most one greenlet waits in each direction."""
+    """Belongs to the hub it was made on. In each direction at most one waits."""
 
     __slots__ = ("_hub", "_readable", "_sock", "_writable", "pending", "plain", "private",
                  "read_some", "tls", "write_some")  # fmt: skip
@@ -91,23 +89,19 @@ class Connection:
         except _GONE:
             raise ConnectionLost from None
 
-    def wait_readable(self, each: Each | None = None) -> None:
-        """Waits for bytes, a FIN or an error, unless TLS has bytes already decrypted.
-
-        With ``each`` that is called on the hub whenever there are some, with a function and its
-        argument, and only when it calls them the wait is over.
-        """
-        if self.pending is not None and self.pending():
-            return
-        if each is None:
+    def wait_readable(self) -> None:
+        """Waits for bytes, a FIN or an error, unless TLS has bytes already decrypted."""
+        if self.pending is None or not self.pending():
             self._hub.wait(self._readable)
-            return
-        waiter: Waiter[Any] = Waiter(self._hub)
-        self._readable.start(each, waiter.switch, waiter)
-        try:
-            waiter.get()
-        finally:
-            self._readable.stop()
+
+    def watch(self, call: Callable[..., None], *args: object) -> None:
+        """Has ``call`` called on the hub for as long as there are bytes, a FIN or an error, until
+        :meth:`unwatch`. Of what TLS has already decrypted it is not told."""
+        self._readable.start(call, *args)
+
+    def unwatch(self) -> None:
+        """Ends a :meth:`watch`."""
+        self._readable.stop()
 
     def wait_writable(self) -> None:
         """Waits until the kernel may take bytes, or has an error to tell."""

@@ -303,8 +303,8 @@ has_more(Express *self)
 static PyObject *
 express_call(Express *self, PyObject *args, PyObject *keywords)
 {
-    PyObject *wake, *waiter;
-    if (!PyArg_UnpackTuple(args, "Express", 2, 2, &wake, &waiter))
+    PyObject *wake;
+    if (!PyArg_UnpackTuple(args, "Express", 1, 1, &wake))
         return NULL;
     int passed = 0;
     /* Nothing overtakes what was left and not fetched yet. */
@@ -320,7 +320,7 @@ express_call(Express *self, PyObject *args, PyObject *keywords)
     }
     if (passed)
         Py_RETURN_NONE;
-    return PyObject_CallOneArg(wake, waiter);
+    return PyObject_CallNoArgs(wake);
 }
 
 static PyObject *

@@ -1,8 +1,8 @@
 """Express: from one Link to another on the hub, for what needs no thought.
 
 A greenlet that is woken for every message costs several times what the message itself does. So
-while a pump waits for its source, this is called when there is something to read: it reads,
-skims and sends, and wakes the pump only for what is not so simple.
+while a pump rests, this is called when there is something to read: it reads, skims and sends, and
+wakes the pump only for what is not so simple.
 
 The rules:
 
@@ -13,7 +13,6 @@ The rules:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from relay_app.wire.frames import Buffer, Frame, Run
 from relay_app.wire.link import Link
@@ -48,8 +47,8 @@ class PythonExpress:
         self._out = sink.out
         self._write_some = sink.connection.write_some
 
-    def __call__(self, wake: Callable[[Any], None], waiter: Any) -> None:
-        """There is something to read. ``wake`` is called with ``waiter`` if the pump is needed."""
+    def __call__(self, wake: Callable[[], None]) -> None:
+        """There is something to read. ``wake`` is called if the pump is needed."""
         try:
             # Nothing overtakes what was left and not fetched yet.
             may = self.skim is not None and self.run is None and self._out.clear
@@ -58,7 +57,7 @@ class PythonExpress:
         except Exception:  # noqa: BLE001 - who is woken meets it again, and says so
             passed = more = False
         if not passed or more:
-            wake(waiter)
+            wake()
 
     def _pass(self, skim: Skim) -> bool:
         scanner = self._scanner

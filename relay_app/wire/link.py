@@ -21,6 +21,7 @@ from relay_app.wire.connection import Connection, ConnectionLost
 from relay_app.wire.frames import (
     ABNORMAL,
     CLOSE,
+    NOTHING,
     PING,
     PONG,
     Buffer,
@@ -43,7 +44,7 @@ class Forwards(Protocol):
 
     run: Run | None
 
-    def __call__(self, wake: Callable[[Any], None], waiter: Any) -> None: ...
+    def __call__(self, wake: Callable[[], None], /) -> None: ...
 
 
 class LinkEnded(Exception):
@@ -142,59 +143,86 @@ class Link:
 
     # -- receiving ---------------------------------------------------------------------------
 
-    def receive(self, forwards: Forwards | None = None) -> Run:
-        """The next whole data frames, at least one; control frames are dealt with here. Until
-        then ``forwards``, whose source this Link must be, does what needs no thought.
+    def resume_reading(self, wake: Callable[[], None], forwards: Forwards | None = None) -> None:
+        """Has ``wake`` called on the hub whenever there is something to receive, until
+        :meth:`pause_reading`; with ``forwards``, whose source this Link must be, only for what that
+        leaves. Never blocks. For a Link that is not ``ready``."""
+        self._leave_room()
+        self.reading = True
+        if forwards is None or self.scanner.awaiting > SMALL_BYTES:
+            self.connection.watch(wake)
+        else:
+            self.connection.watch(forwards, wake)
+
+    def pause_reading(self) -> None:
+        """Nobody is told any more that there is something to receive."""
+        self.reading = False
+        self.connection.unwatch()
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`receive` has something to tell for which nobody need wait: what came
+        early, what TLS has decrypted already, or how the peer ended."""
+        if self.end is not None or self._fault is not None or self._early:
+            return True
+        pending = self.connection.pending
+        return pending is not None and pending() > 0
+
+    def receive(self, forwards: Forwards | None = None) -> Run | None:
+        """The whole data frames that a read brings, or that ``forwards`` left; None if it brings
+        none. Control frames are dealt with here. Blocks only while a large frame comes in.
 
         Raises LinkEnded when the peer has closed or vanished and FrameError when it broke the
         protocol, both after everything before that was returned.
         """
-        if self._room:
-            self._leave_room()
-        scanner = self.scanner
-        while True:
-            if self.end is not None:
-                raise LinkEnded(self)
-            if self._fault is not None:
-                raise self._fault
-            if not self._room and scanner.awaiting > SMALL_BYTES:
-                self._rooms.take(scanner.awaiting)
-                self._room = scanner.awaiting
-                self._room_since = self._clock()
-            # Who has room gives it back when the frame has been forwarded, which is seen here.
-            run = self._read(None if self._room else forwards)
+        self._leave_room()
+        run = None
+        if forwards is not None and forwards.run is not None:
+            run, forwards.run = forwards.run, None  # first, whatever has happened since
+        run = run or self._read()
+        while run is not None:
             self._fault = run.fault
             if run.has_control:
                 run = run._replace(frames=self._without_control(run))
             if run.frames:
                 return run
+            run = self._read() if self.ready or self.scanner.awaiting > SMALL_BYTES else None
+        return None
 
-    def _read(self, forwards: Forwards | None) -> Run:
-        scanner, connection = self.scanner, self.connection
+    def _read(self) -> Run | None:
+        scanner = self.scanner
+        if self.end is not None:
+            raise LinkEnded(self)
+        if self._fault is not None:
+            raise self._fault
         if self._early:
             early, self._early = self._early, b""
             return scanner.feed(early)
-        while True:
-            # Waiting first, even when bytes may be there, is what keeps one busy peer from
-            # holding the hub: every read lets the other greenlets have their turn.
-            self.reading = True
-            try:
-                connection.wait_readable(forwards)
-            finally:
-                self.reading = False
-            if forwards is not None and forwards.run is not None:
-                run, forwards.run = forwards.run, None
-                return run
-            try:
-                count = connection.receive_into(scanner.room(READ_BYTES))
-            except ConnectionLost:
-                count = 0
-            if count:
-                return scanner.took(count)
-            if count == 0:
-                self._vanished()
-                raise LinkEnded(self)
+        if scanner.awaiting > SMALL_BYTES:
+            self._wait_for_large(scanner.awaiting)
+        try:
+            count = self.connection.receive_into(scanner.room(READ_BYTES))
+        except ConnectionLost:
+            count = 0
+        if count == 0:
+            self._vanished()
+            raise LinkEnded(self)
+        if count is None:
             scanner.took(0)  # an idle Link keeps no room
+            return NOTHING if self._room else None
+        return scanner.took(count)
+
+    def _wait_for_large(self, size: int) -> None:
+        if not self._room:
+            self._rooms.take(size)
+            self._room = size
+            self._room_since = self._clock()
+        # Even if bytes may be there: every read lets the other greenlets have their turn.
+        self.reading = True
+        try:
+            self.connection.wait_readable()
+        finally:
+            self.reading = False
 
     def _without_control(self, run: Run) -> list[Frame]:
         data_frames = []
@@ -218,6 +246,7 @@ class Link:
         return data_frames
 
     def _leave_room(self) -> None:
+        # When the frame has been forwarded, which is when the next is asked for.
         if self._room:
             self._rooms.give_back(self._room)
             self._room = 0

@@ -11,6 +11,6 @@ def test_the_memory_of_a_session_is_told_by_part(monkeypatch):
     monkeypatch.setattr(peers, "Process", anatomy._Anatomised)
     said = asyncio.run(anatomy.memory(50))
     parts = dict(re.findall(r"^(.+): (-?[0-9.]+) kB$", said, re.MULTILINE))
-    assert float(parts["Python stacks of greenlets, a page each"]) > 12
+    assert float(parts["Python stacks of greenlets, a page each"]) > 4
     assert float(parts["C stacks of greenlets, saved"]) > 3
     assert float(parts["objects of relay_app.session"]) > 1

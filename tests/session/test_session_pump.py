@@ -25,6 +25,8 @@ class Source:
         self._chunks: Iterator[bytes] = iter(chunks)
         self._end = end or LinkEnded(self)  # type: ignore[arg-type]
 
+    ready = True
+
     def receive(self, express: object = None) -> Run:
         for chunk in self._chunks:
             run = self._scanner.feed(chunk)

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 import gevent
 import pytest
 import trustme
+from support.links import receive
 from support.proxies import connect_proxy
 from support.upstreams import raw_upstream, read_head
 
@@ -125,7 +126,7 @@ def test_an_upstream_that_answers_is_a_link():
 
     with raw_upstream(handler) as url, dialled(url) as opened:
         assert opened.request_id == "req_1"
-        assert opened.link.receive().data.endswith(HELLO)
+        assert receive(opened.link).data.endswith(HELLO)
 
 
 @pytest.mark.parametrize("cut", range(1, len(HELLO)))
@@ -140,7 +141,7 @@ def test_a_frame_that_begins_in_the_packet_of_the_101_is_whole(cut):
 
     with raw_upstream(handler) as url, dialled(url) as opened:
         rest.set()
-        run = opened.link.receive()
+        run = receive(opened.link)
         assert [run.data[f.payload : f.end] for f in run.frames] == [b"hello"]
 
 
@@ -151,7 +152,7 @@ def test_a_head_that_comes_byte_by_byte_is_read():
         wait_for_the_end(connection)
 
     with raw_upstream(handler) as url, dialled(url) as opened:
-        assert opened.link.receive().frames
+        assert receive(opened.link).frames
 
 
 def test_interim_answers_are_not_the_answer():
@@ -162,7 +163,7 @@ def test_interim_answers_are_not_the_answer():
         wait_for_the_end(connection)
 
     with raw_upstream(handler) as url, dialled(url) as opened:
-        assert opened.link.receive().data.endswith(HELLO)
+        assert receive(opened.link).data.endswith(HELLO)
 
 
 def test_nothing_goes_upstream_that_is_not_known():
@@ -683,7 +684,7 @@ def test_what_comes_behind_a_proxys_answer_belongs_to_the_upstream(answer):
         connect_proxy(answer=answer, then=then) as proxy,
         dialled("ws://provider.invalid/v1", proxy=proxy.url()) as opened,
     ):
-        assert opened.link.receive().data.endswith(HELLO)
+        assert receive(opened.link).data.endswith(HELLO)
 
 
 def test_a_byte_behind_the_proxys_answer_is_not_lost():

@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
+from support.links import receive
 from websockets.frames import Opcode
 from wire_support import KINDS, MANY, SECONDS, Open, compiled, those_there
 
@@ -64,7 +65,7 @@ class Way:
 
     def run(self) -> None:
         while True:
-            run = self.source.receive(self.express)
+            run = receive(self.source, self.express)
             self.left.append((len(run.frames), self.express.skimmed, self.express.sent))
             data = memoryview(run.data)[run.frames[0].start : run.frames[-1].end]
             sent = self.express.sent
@@ -228,7 +229,7 @@ def test_a_pong_that_waits_goes_first(way: Callable[..., Way]) -> None:
     while on.sink.blocked_since is None:
         gevent.sleep(0)
     on.target.send(Opcode.PING, b"?")
-    reader = gevent.spawn(on.sink.receive)
+    reader = gevent.spawn(receive, on.sink)
     gevent.idle()
     assert on.heard() == b"f" * MANY
     assert on.target.receive().opcode is Opcode.PONG

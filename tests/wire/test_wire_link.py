@@ -6,6 +6,7 @@ import os
 import gevent
 import pytest
 from gevent import socket
+from support.links import receive
 from websockets.frames import Opcode
 from wire_support import (
     KINDS,
@@ -59,9 +60,9 @@ def test_16_mib_messages_cross_whole_in_both_directions_at_once(opened: Open, ki
 def test_what_came_behind_the_handshake_is_read_first(opened: Open) -> None:
     link, peer = opened(early=encode(TEXT, b"early", b"mask"))
     peer.text("late")
-    run = link.receive()
+    run = receive(link)
     assert xor(bytes(run.data[6:]), b"mask") == b"early"
-    assert link.receive().frames
+    assert receive(link).frames
 
 
 def test_data_before_a_close_in_the_same_packet_is_delivered_first(opened: Open) -> None:
@@ -86,7 +87,7 @@ def test_data_before_a_violation_is_delivered_first(opened: Open) -> None:
     assert reader.get(timeout=SECONDS) == "broken 1002"
     assert reader.got == [b"fine"]
     with pytest.raises(FrameError):
-        link.receive()
+        receive(link)
 
 
 @pytest.mark.parametrize(
@@ -166,11 +167,11 @@ def test_a_large_frame_takes_room_and_gives_it_back(opened: Open) -> None:
     rooms = Rooms(1_000_000)
     link, peer = opened(rooms=rooms)
     peer_sends = gevent.spawn(peer.send, Opcode.BINARY, bytes(300_000))
-    run = link.receive()
+    run = receive(link)
     assert rooms.taken_bytes == run.frames[0].end - run.frames[0].start == 300_014
     peer_sends.join()
     peer.text("small")
-    link.receive()
+    receive(link)
     assert rooms.taken_bytes == 0
 
 
@@ -179,7 +180,7 @@ def test_small_frames_take_no_room(opened: Open) -> None:
     rooms.take(1)
     link, peer = opened(rooms=rooms)
     peer.send(Opcode.BINARY, bytes(60_000))
-    assert link.receive().frames
+    assert receive(link).frames
 
 
 def test_who_has_to_wait_for_room_does_not_read_on(opened: Open) -> None:

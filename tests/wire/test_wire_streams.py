@@ -4,6 +4,7 @@ out are those that went in, and each message is looked at once, in order."""
 import random
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from wire_support import MANY, SECONDS, Peer, compiled, link_on, tcp_pair, those_there, tls_pair
 
 from relay_app.meter.skim import FIRST_TEXT, Notes, Skim
+from relay_app.observe.logs import SessionLog
+from relay_app.session.greenlet_pool import GreenletPool
 from relay_app.session.pump import DROP, Pump
+from relay_app.session.reader import Reader
 from relay_app.wire import express, frames
-from relay_app.wire.frames import CONTINUATION, PING, PONG, TEXT, FrameError, encode, xor
-from relay_app.wire.link import LinkEnded
+from relay_app.wire.frames import CONTINUATION, PING, PONG, TEXT, encode, xor
 from relay_app.wire.messages import Message
 from relay_app.wire.rooms import Rooms
 
@@ -187,11 +190,18 @@ class Conversation:
         aside = gevent.spawn(self._speak_aside)
         self._others = [hearing, aside]
         self._others += [gevent.spawn(self._say, data), gevent.spawn(Peer(self._client).rest)]
-        ended = ""
-        try:
-            self.pump.run()
-        except (LinkEnded, FrameError) as error:
-            ended = type(error).__name__
+        told = Mock()
+        reader = Reader(
+            self.pump,
+            self.source,
+            ends=told.ends,
+            vigil=told.vigil,
+            pool=GreenletPool(),
+            log=SessionLog("rs_1"),
+        )
+        reader.start()
+        reader.join(SECONDS)
+        ended = " ".join(name for name, _, _ in told.mock_calls)
         self._take()
         self._talkative = False
         aside.join(SECONDS)  # killed in the middle of a frame it would leave half of it
@@ -279,7 +289,8 @@ def test_what_goes_in_comes_out_and_is_seen_once(
     conversation = Conversation(way, kind, source)
     try:
         heard, ended = conversation.play(bytes(stream.sent))
-        assert ended == ("LinkEnded" if how in ("fin", "cut", "close") else "FrameError")
+        left = how in ("fin", "cut", "close")
+        assert ended == ("vigil.ended" if left else "ends.broke_protocol")
         assert of_the_client(heard) == stream.due
         assert conversation.seen == stream.seen
         assert conversation.pump.messages == sum(

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from gevent import socket
 from gevent import ssl as gevent_ssl
+from support.links import receive
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
@@ -223,10 +224,10 @@ def receiver(link: Link) -> "gevent.Greenlet[..., str]":
     """Receives until the end and says what that was; keeps the payloads in ``link.got``."""
     got: list[bytes] = []
 
-    def receive() -> str:
+    def hear_out() -> str:
         try:
             while True:
-                run = link.receive()
+                run = receive(link)
                 got.extend(xor(bytes(run.data[f.payload : f.end]), f.key) for f in run.frames)
         except LinkEnded:
             assert link.end is not None
@@ -234,7 +235,7 @@ def receiver(link: Link) -> "gevent.Greenlet[..., str]":
         except FrameError as error:
             return f"broken {error.code}"
 
-    greenlet = gevent.spawn(receive)
+    greenlet = gevent.spawn(hear_out)
     greenlet.got = got
     return greenlet
 
