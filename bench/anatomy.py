@@ -39,6 +39,9 @@ PLAIN = (
     BuiltinMethodType, FunctionType, CellType,
 )  # fmt: skip
 
+_IDLE = re.compile(r"acquire_with_timeout|_work_off \([^;]*$")
+"""Where threads wait that have nothing to do."""
+
 PARTS = (
     ("log lines", "SessionLog."),
     ("dialling: connect", "Dialler._connect"),
@@ -47,7 +50,7 @@ PARTS = (
     ("admitting: key, route, price, address", "RealtimeEndpoint.upgrade"),
     ("Flask: contexts, routing, response", "Flask.__call__"),
     ("the session's first event, metered", "Pump._observed"),
-    ("pumps, links, their frames", "Pump.run"),
+    ("pumps, links, their frames", "Reader._work"),
     ("farewells", "see_off"),
     ("the session: making, settling, counting it", "Conversation._run"),
     ("gunicorn: request, environ, the rest", "AsyncWorker.handle"),
@@ -198,7 +201,7 @@ async def _samples(peer: Running, seconds: float) -> list[tuple[str, int]]:
         )
         await done.wait()
         found = re.findall(r"^(.*) (\d+)$", Path(out.name).read_text(), re.MULTILINE)
-    return [(stack, int(count)) for stack, count in found if "acquire_with_timeout" not in stack]
+    return [(stack, int(count)) for stack, count in found if not _IDLE.search(stack)]
 
 
 @click.command()

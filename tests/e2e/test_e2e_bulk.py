@@ -32,7 +32,7 @@ SMALL_BUFFER = 65_536
 """What the kernel is to take for a peer that does not read, so that it matters that it does not."""
 
 LIMITS = {
-    "patient": "stall_seconds = 60\nping_seconds = 1",
+    "patient": "stall_seconds = 60\nping_seconds = 3",
     "hasty": "stall_seconds = 1\nping_seconds = 60",
 }
 
