@@ -4,11 +4,18 @@ The rule: no secret goes in. Callers pass names, codes and counts; keys are neve
 """
 
 import logging
+import re
+import time
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["SessionLog", "configure", "line"]
 
 logger = logging.getLogger("relay_app")
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+_BARE = re.compile(r'[^ "=]+')
+"""What needs no quotes, if it can be printed."""
 
 
 def line(event: str, **values: Any) -> str:
@@ -18,9 +25,21 @@ def line(event: str, **values: Any) -> str:
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    if text and text.isprintable() and not any(c in ' "=' for c in text):
+    if text.isprintable() and _BARE.fullmatch(text):
         return text
     return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+
+
+class _Formatter(logging.Formatter):
+    """The stock one, which writes out the time once a second and not once a line."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return f"{_written(int(record.created))},{int(record.msecs):03d}"
+
+
+@lru_cache(maxsize=1)
+def _written(seconds: int) -> str:
+    return time.strftime(_Formatter.default_time_format, time.localtime(seconds))
 
 
 class SessionLog:
@@ -50,7 +69,7 @@ def configure(level: int = logging.INFO) -> None:
     if logger.handlers or logging.getLogger().handlers:
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter(FORMAT))
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False

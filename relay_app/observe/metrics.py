@@ -12,6 +12,7 @@ import os
 from collections import Counter as Count
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -103,6 +104,7 @@ class Metrics:
             "upstream",
             "result",
         )
+        self._attempt = lru_cache(maxsize=256)(self._attempts.labels)
         self._spoiled = self._counter(
             "upstream_spoiled",
             "Sessions that an upstream accepted and that it could not begin",
@@ -188,7 +190,7 @@ class Metrics:
 
     def attempted(self, upstream: str, result: str) -> None:
         """Counts a dial, and what came of it."""
-        self._attempts.labels(upstream, result).inc()
+        self._attempt(upstream, result).inc()
 
     def spoiled(self, upstream: str) -> None:
         """Counts a session that an upstream accepted and could not begin."""

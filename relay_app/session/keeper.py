@@ -71,7 +71,7 @@ class Keeper:
             session.run()
         finally:
             self._sessions.discard(session)
-            self._closed += session.tally()
+            session.add_to(self._closed)
             if session.ending is not None:
                 self.closes[session.ending.cause.value, session.ending.code] += 1
             if not self._sessions:

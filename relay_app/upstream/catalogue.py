@@ -6,11 +6,15 @@ pattern and a longer pattern beats a shorter one.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from relay_app.errors import ClientFault
 from relay_app.settings import Upstream
 
 __all__ = ["Catalogue", "Route", "matches"]
+
+MAX_REMEMBERED = 1_000
+"""Models that were looked up. Clients name them, so there is no end to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Catalogue:
 
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         self._upstreams = sorted(upstreams, key=lambda upstream: upstream.priority)
+        self._found = lru_cache(MAX_REMEMBERED)(self._find)
 
     def routes(self, model: str, allowed: Sequence[str]) -> list[Route]:
         """Where ``model`` can go, best first.
@@ -45,12 +50,7 @@ class Catalogue:
         Raises ClientFault 404 when it can go nowhere, or may not for this key; the message
         names the models that are allowed.
         """
-        routes = []
-        if any(matches(model, pattern) is not None for pattern in allowed):
-            for upstream in self._upstreams:
-                asked = _mapped(model, upstream)
-                if asked is not None:
-                    routes.append(Route(upstream, asked))
+        routes = self._found(model, tuple(allowed))
         if not routes:
             names = ", ".join(self.models(allowed)) or "none"
             raise ClientFault(
@@ -60,7 +60,13 @@ class Catalogue:
                 code="model_not_found",
                 param="model",
             )
-        return routes
+        return list(routes)
+
+    def _find(self, model: str, allowed: Sequence[str]) -> Sequence[Route]:
+        if all(matches(model, pattern) is None for pattern in allowed):
+            return ()
+        asked = ((upstream, _mapped(model, upstream)) for upstream in self._upstreams)
+        return tuple(Route(upstream, name) for upstream, name in asked if name is not None)
 
     def transcription_routes(self) -> list[Route]:
         """Where ``intent=transcription`` can go, best first. Raises ClientFault 404 for nowhere."""

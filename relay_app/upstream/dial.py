@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import gevent
@@ -61,10 +62,15 @@ _getaddrinfo = get_original("socket", "getaddrinfo")
 def look_up(host: str, port: int, *kind: int) -> list[Any]:
     """``getaddrinfo``. What is an address already costs no thread of the resolver's."""
     try:
-        found: list[Any] = _getaddrinfo(host, port, *kind, flags=socket.AI_NUMERICHOST)
+        return list(_read_address(host, port, *kind))
     except socket.gaierror:
-        found = socket.getaddrinfo(host, port, *kind)
-    return found
+        return socket.getaddrinfo(host, port, *kind)
+
+
+@lru_cache(maxsize=64)
+def _read_address(host: str, port: int, *kind: int) -> tuple[Any, ...]:
+    # No answer of DNS is remembered: what is no address raises, and is asked again.
+    return tuple(_getaddrinfo(host, port, *kind, flags=socket.AI_NUMERICHOST))
 
 
 class _Attempt:

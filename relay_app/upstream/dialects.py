@@ -8,6 +8,8 @@ reference for its preview (``api-version``, ``deployment``) and GA (``/openai/v1
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from relay_app import __version__
@@ -16,6 +18,9 @@ from relay_app.upstream.catalogue import Route
 from relay_app.upstream.proxy import Proxy
 
 __all__ = ["Credential", "UpstreamRequest", "request_for"]
+
+MAX_REMEMBERED = 1_000
+"""Places that were put together. Clients name models, so there is no end to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +67,14 @@ def request_for(
 ) -> UpstreamRequest:
     """The request that opens ``route``, for a model or, with ``intent``, without one."""
     upstream = route.upstream
-    parts = urlsplit(upstream.base_url)
-    tls = upstream.tls
-    path, query = _PATHS[upstream.dialect](upstream, parts.path, route.model, intent)
+    place = _place(upstream.dialect, upstream.base_url, upstream.api_version, route.model, intent)
     header, value = _authorization(upstream, credential)
     return UpstreamRequest(
         upstream=upstream.name,
-        host=parts.hostname or "",
-        port=parts.port or (443 if tls else 80),
-        tls=tls,
-        target=f"{path}?{urlencode(query)}",
+        host=place.host,
+        port=place.port,
+        tls=upstream.tls,
+        target=place.target,
         headers=(
             (header, value),
             ("User-Agent", f"relay_app/{__version__}"),
@@ -91,25 +94,41 @@ def _authorization(upstream: Upstream, credential: Credential) -> tuple[str, str
     return "Authorization", f"Bearer {credential.secret}"
 
 
+class _Place(NamedTuple):
+    """Where a model, or an intent, is asked for."""
+
+    host: str
+    port: int
+    target: str
+
+
+@lru_cache(MAX_REMEMBERED)
+def _place(dialect: str, base_url: str, api_version: str, model: str, intent: str) -> _Place:
+    parts = urlsplit(base_url)
+    path, query = _PATHS[dialect](api_version, parts.path, model, intent)
+    port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
+    return _Place(parts.hostname or "", port, f"{path}?{urlencode(query)}")
+
+
 Query = dict[str, str]
 
 
-def _openai(upstream: Upstream, path: str, model: str, intent: str) -> tuple[str, Query]:
+def _openai(api_version: str, path: str, model: str, intent: str) -> tuple[str, Query]:
     return f"{path}/realtime", {"intent": intent} if intent else {"model": model}
 
 
-def _azure(upstream: Upstream, path: str, model: str, intent: str) -> tuple[str, Query]:
+def _azure(api_version: str, path: str, model: str, intent: str) -> tuple[str, Query]:
     # The base URL may be the resource alone or, as Azure's portal shows it, with its path.
     root = path.removesuffix("/v1").removesuffix("/openai")
-    if not upstream.api_version:
+    if not api_version:
         return f"{root}/openai/v1/realtime", {"intent": intent} if intent else {"model": model}
-    query = {"api-version": upstream.api_version}
+    query = {"api-version": api_version}
     return f"{root}/openai/realtime", query | (
         {"intent": intent} if intent else {"deployment": model}
     )
 
 
-_PATHS: dict[str, Callable[[Upstream, str, str, str], tuple[str, Query]]] = {
+_PATHS: dict[str, Callable[[str, str, str, str], tuple[str, Query]]] = {
     "openai": _openai,
     "compatible": _openai,
     "azure": _azure,

@@ -6,6 +6,7 @@ is HTTP, with a body perhaps, and no business of this module.
 """
 
 import re
+from functools import lru_cache
 
 from wsproto.utilities import RemoteProtocolError, generate_accept_token
 
@@ -30,7 +31,7 @@ def ask(request: UpstreamRequest, key: bytes) -> bytes:
     return b"".join(
         (
             b"GET ", request.target.encode("ascii"), b" HTTP/1.1\r\n"
-            b"Host: ", request.authority.encode("idna"), b"\r\n"
+            b"Host: ", _host(request.authority), b"\r\n"
             b"Upgrade: websocket\r\n"
             b"Connection: Upgrade\r\n"
             b"Sec-WebSocket-Key: ", key, b"\r\n"
@@ -39,6 +40,12 @@ def ask(request: UpstreamRequest, key: bytes) -> bytes:
             b"\r\n",
         )
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _host(authority: str) -> bytes:
+    # Of a handful of upstreams, by a codec in Python.
+    return authority.encode("idna")
 
 
 def is_switch(head: bytes) -> bool:

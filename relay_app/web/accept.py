@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import simple_websocket
 from flask import Response, request
 from flask_sock import Sock
+from simple_websocket.ws import Base
 
 from relay_app import codec
 from relay_app.errors import Fault, RelayFault
@@ -212,7 +213,14 @@ class _SessionIterable:
         raise self._carrier.end()
 
 
-class _Answer(simple_websocket.Server):  # type: ignore[misc]  # no annotations either
+class _Found(Base):  # type: ignore[misc]  # no annotations either
+    """A socket that simple-websocket has found, and nothing of what it would speak there."""
+
+    def __init__(self, sock: Any, **options: Any) -> None:
+        self.sock = sock
+
+
+class _Answer(simple_websocket.Server, _Found):  # type: ignore[misc]
     """simple-websocket as far as it finds the socket of the server at hand.
 
     The 101 is our own. The request was checked before the upstream was dialled, and reading it
@@ -220,35 +228,21 @@ class _Answer(simple_websocket.Server):  # type: ignore[misc]  # no annotations 
     """
 
     def __init__(self, environ: dict[str, Any], handshake: Handshake) -> None:
-        self._head = handshake.answer()
-        environ = {key: environ[key] for key in _SERVER_KEYS if key in environ}
-        super().__init__(environ, thread_class=_Parked, event_class=object)
-
-    def handshake(self) -> None:
-        """Answers 101, at once or never. Raises OSError."""
+        super().__init__({key: environ[key] for key in _SERVER_KEYS if key in environ})
         self.give_back = self.sock.close if self.mode == "gevent" else _nothing
         try:
-            self.sock.settimeout(0.0)
-            _drop_early(self.sock)
-            if self.sock.send(self._head) < len(self._head):
-                raise ConnectionAbortedError(errno.ECONNABORTED, "no room for the answer")
+            self._send_at_once(handshake.answer())
         except BaseException:
             _shut(self.sock)
             self.give_back()
             raise
-        self.connected = True
 
-
-class _Parked:
-    """A thread that never runs: simple-websocket's reader, whose socket we read ourselves."""
-
-    name = ""
-
-    def __init__(self, target: Callable[[], None]) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
+    def _send_at_once(self, head: bytes) -> None:
+        """Answers at once or never. Raises OSError."""
+        self.sock.settimeout(0.0)
+        _drop_early(self.sock)
+        if self.sock.send(head) < len(head):
+            raise ConnectionAbortedError(errno.ECONNABORTED, "no room for the answer")
 
 
 def _drop_early(sock: Any) -> None:

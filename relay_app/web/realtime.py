@@ -217,17 +217,18 @@ class RealtimeEndpoint:
 
 
 def _asked(query: MultiDict[str, str]) -> Asked:
+    given = query.to_dict(flat=False)  # to ask a MultiDict for what is not there is dear
     for name in ("model", "intent", "call_id"):
-        if len(query.getlist(name)) > 1:
+        if len(given.get(name, ())) > 1:
             raise ClientFault(f"{name} is given more than once.", code="invalid_value", param=name)
-    if "call_id" in query:
+    if "call_id" in given:
         raise ClientFault(
             "This relay does not attach to calls (call_id) yet.",
             status=404,
             code="call_id_not_supported",
             param="call_id",
         )
-    model, intent = query.get("model", ""), query.get("intent", "realtime")
+    model, intent = given.get("model", [""])[0], given.get("intent", ["realtime"])[0]
     if intent not in ("realtime", "transcription"):
         raise ClientFault(
             "intent must be realtime or transcription.", code="invalid_value", param="intent"

@@ -399,30 +399,36 @@ class Link:
         takes our close frame with it. Nobody may be receiving any more. Afterwards the socket
         is shut down, not closed.
         """
-        if not self.out.torn:
-            gevent.with_timeout(seconds, self._say_and_drain, timeout_value=None)
-        self.connection.shut_down(socket.SHUT_RDWR)
+        if self.out.torn or not gevent.with_timeout(
+            seconds, self._say_and_drain, timeout_value=False
+        ):
+            self.connection.shut_down(socket.SHUT_RDWR)
 
-    def _say_and_drain(self) -> None:
+    def _say_and_drain(self) -> bool:
+        """Whether both sides have sent FIN, and so nothing is left to be shut down."""
+        if not self.out.waits:  # as a rule: all was taken at once
+            self.connection.shut_down(socket.SHUT_WR)
+            return self._drop_unread()
         # Both at once: a peer blocked in its own writing may read again only when we do.
         drain = gevent.spawn(self._drop_unread)
         try:
             self.out.finish()
             self.connection.shut_down(socket.SHUT_WR)
-            drain.join()
+            return bool(drain.get())
         except ConnectionLost:
-            pass  # as gone as can be
+            return False  # as gone as can be
         finally:
             drain.kill()
 
-    def _drop_unread(self) -> None:
+    def _drop_unread(self) -> bool:
+        """Reads until the peer's FIN; False if the connection fails before it."""
         try:
             while True:
                 self.connection.wait_readable()
                 if self.connection.receive(READ_BYTES) == b"":
-                    return
+                    return True
         except ConnectionLost:
-            return
+            return False
 
     def dispose(self) -> None:
         """Gives back everything but the socket itself, which belongs to whoever opened it."""

@@ -71,6 +71,11 @@ class Outgoing(Gate):
         """Whether data would be dropped."""
         return self.closing or self.gone or self.torn
 
+    @property
+    def waits(self) -> bool:
+        """Whether somebody writes, or something is still to be written."""
+        return bool(self._pending or self._residue) or self._lock.locked()
+
     def send(self, data: Buffer | memoryview, *, ends_message: bool, sent: int = 0) -> None:
         """Whole frames, sent whole; blocks until the kernel has taken every byte. ``sent`` of
         them went out just now.
@@ -120,8 +125,7 @@ class Outgoing(Gate):
 
     def _look(self) -> None:
         """Finds out whether the way is clear; to be called whenever something has changed."""
-        waits = self._pending or self._residue or self._lock.locked()
-        self.clear = not (waits or self.silent)
+        self.clear = not (self.waits or self.silent)
 
     def send_text(self, text: str, seconds: float) -> bool:
         """A message of our own between two others; False if it got no turn in ``seconds``."""

@@ -1,4 +1,5 @@
 import logging
+import re
 import shlex
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_app.observe.logs import SessionLog, line
+from relay_app.observe.logs import FORMAT, SessionLog, _Formatter, line
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,15 @@ def test_every_line_of_a_session_bears_its_id(caplog, monkeypatch):
         ("ERROR", "failed session=rs_1"),
     ]
     assert caplog.records[-1].exc_info is not None
+
+
+def test_times_are_written_as_by_the_standard_library():
+    ours, stock = _Formatter(FORMAT), logging.Formatter(FORMAT)
+    for created in (0.0, 1_700_000_000.0, 1_700_000_000.9996, 1_700_000_001.25, 1_700_000_000.5):
+        record = logging.makeLogRecord({"msg": "x", "levelname": "INFO", "created": created})
+        record.msecs = (created % 1) * 1000
+        assert ours.format(record) == stock.format(record)
+        assert re.fullmatch(r"[-0-9]{10} [:0-9]{8},[0-9]{3} INFO x", ours.format(record))
 
 
 @pytest.mark.parametrize(

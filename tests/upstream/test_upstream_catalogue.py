@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from relay_app.errors import ClientFault
 from relay_app.settings import Upstream
-from relay_app.upstream.catalogue import Catalogue, matches
+from relay_app.upstream.catalogue import MAX_REMEMBERED, Catalogue, matches
 
 
 def up(name: str, priority: int = 1, transcription: bool = True, **models: str) -> Upstream:
@@ -114,3 +114,21 @@ def test_transcription_goes_only_where_it_is_taken():
     with pytest.raises(ClientFault, match="intent=transcription") as caught:
         Catalogue([up("no", transcription=False)]).transcription_routes()
     assert (caught.value.status, caught.value.param) == (404, "intent")
+
+
+def test_a_model_is_found_again_whatever_was_done_with_what_was_found():
+    catalogue = Catalogue([up("a"), up("b", gpt_ANY="*")])
+    first = catalogue.routes("gpt-x", ["*"])
+    found = list(first)
+    first.clear()
+    assert catalogue.routes("gpt-x", ["*"]) == found
+    assert [route.upstream.name for route in catalogue.routes("x", ["*"])] == ["a"]
+    with pytest.raises(ClientFault):
+        catalogue.routes("gpt-x", ["other"])
+
+
+def test_what_is_remembered_of_models_is_bounded():
+    catalogue = Catalogue([up("a")])
+    for number in range(MAX_REMEMBERED + 1):
+        catalogue.routes(f"m{number}", ["*"])
+    assert catalogue._found.cache_info().currsize == MAX_REMEMBERED

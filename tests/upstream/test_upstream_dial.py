@@ -24,6 +24,7 @@ from support.upstreams import raw_upstream, read_head
 from relay_app import __version__
 from relay_app.errors import UpstreamFault
 from relay_app.settings import Server, Upstream
+from relay_app.upstream import dial
 from relay_app.upstream.catalogue import Route
 from relay_app.upstream.dial import Dialled, Dialler
 from relay_app.upstream.dialects import Credential, request_for
@@ -75,6 +76,30 @@ def no_descriptor_is_left_open() -> Iterator[None]:
         assert len(os.listdir("/proc/self/fd")) == len(before)
     finally:
         gc.enable()
+
+
+# -- looking up ----------------------------------------------------------------------------------
+
+
+def test_an_address_is_read_once_and_a_name_looked_up_each_time(monkeypatch):
+    read, asked = [], []
+
+    def reads(host, *others, **flags):
+        read.append(host)
+        return socket.getaddrinfo(host, *others, **flags)
+
+    def asks(host, *others):
+        asked.append(host)
+        return [("found", host)]
+
+    monkeypatch.setattr(dial, "_getaddrinfo", reads)
+    monkeypatch.setattr(gevent.socket, "getaddrinfo", asks)
+    for _ in range(2):
+        (found,) = dial.look_up("127.0.0.99", 80, 0, socket.SOCK_STREAM)
+        assert found[4] == ("127.0.0.99", 80)
+        assert dial.look_up("name.invalid", 80) == [("found", "name.invalid")]
+    assert read.count("127.0.0.99") == 1
+    assert asked == ["name.invalid", "name.invalid"]
 
 
 # -- what a handler can do ----------------------------------------------------------------------

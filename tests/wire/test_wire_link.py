@@ -459,6 +459,19 @@ def test_finish_reads_while_it_still_writes(opened: Open) -> None:
     finisher.get(timeout=SECONDS)
 
 
+def test_finish_spawns_nothing_where_all_was_said(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, peer = opened()
+    link.close(Close(1000))
+    finisher = gevent.spawn(link.finish, SECONDS)
+    monkeypatch.setattr(gevent, "spawn", None)
+    assert peer.receive_close() == (1000, "")
+    peer.text("one more thing")
+    peer.sock.close()
+    finisher.get(timeout=SECONDS)
+
+
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 def test_finish_takes_no_longer_than_it_may(opened: Open, kind: str) -> None:
     link, peer = opened(kind)
