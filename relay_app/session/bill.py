@@ -28,6 +28,10 @@ CHECKPOINT_SECONDS = 4.0
 """Looked at once a second, so that no checkpoint gets older than five."""
 
 
+def _to_nobody(fault: Fault) -> None:
+    """Nobody is to be told."""
+
+
 class Bill:
     """``on_refused`` is called with the reason each time a record was not taken."""
 
@@ -120,6 +124,11 @@ class Bill:
         waiting = [c for c in commits if not c.wait(max(0.0, deadline - monotonic()))]
         if waiting:
             self._log.warning("usage is waiting for the store", records=len(waiting))
+
+    def close(self) -> None:
+        """After :meth:`settle`: nothing is metered any more, and nobody told."""
+        self._meter.note_down(None)
+        self._on_refused = _to_nobody
 
     def _take(self, records: list[UsageRecord], commits: list[Commit]) -> bool:
         """Hands over as many of ``records`` as are taken; whether it is worth another try."""

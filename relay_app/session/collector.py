@@ -25,6 +25,10 @@ MAX_ERROR_BYTES = 16_384
 _NONE: Set[str] = frozenset()
 
 
+def _nothing(cancel: Callable[[], None]) -> None:
+    """Starts nothing."""
+
+
 class Collector:
     """The end of what one ``target`` is doing. ``event_id`` is what our cancels are sent under;
     ``spawn`` starts a greenlet that ends with the session."""
@@ -79,6 +83,11 @@ class Collector:
         """Nothing is to come any more; who waits need not. Never blocks."""
         self._vain = True
         self._change.set()
+
+    def close(self) -> None:
+        """The session is over: nothing is cancelled any more, and nobody asked to."""
+        self.give_up()
+        self._spawn = _nothing
 
     def wait(self, seconds: float) -> None:
         """Waits until nothing is open, nothing is to come, or for ``seconds``."""

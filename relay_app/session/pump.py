@@ -60,6 +60,10 @@ def skim_nothing(data: Buffer, frames: Sequence[Frame], begin: int) -> int:
     return begin
 
 
+def _to_nobody(*news: object) -> None:
+    """Nobody is to be told."""
+
+
 class Pump:
     """One direction of a session. Counters are plain attributes, read by whoever likes.
 
@@ -143,6 +147,13 @@ class Pump:
                 self.after_run()
             if not source.ready:
                 return
+
+    def close(self) -> None:
+        """Nothing is pumped any more: lets go of all that were to be told. The counters stay."""
+        self._observe = _to_nobody
+        self._on_unobserved = self._on_held = _to_nobody
+        self.after_run = None
+        self.look_with(skim_nothing)
 
     def _forward(self, run: Run) -> None:
         end = len(run.frames)

@@ -124,6 +124,7 @@ class Session:
         finally:
             with ExitStack() as steps:
                 # Last in, first out; each happens whatever the others raise.
+                steps.callback(self._let_go)
                 steps.callback(self._log_close)
                 steps.callback(self._end_debut)
                 steps.callback(self._target.dispose)
@@ -420,6 +421,14 @@ class Session:
                 (self._client, self._target), self._farewells(self.ending), strict=True
             ):
                 dismiss(link, farewell)
+
+    def _let_go(self) -> None:
+        """What leads back here is left, so that all of it goes when nobody has the session any
+        more, and not when the garbage collector comes by."""
+        self._up.close()
+        self._down.close()
+        self._collector.close()
+        self._bill.close()
 
     def _end_debut(self) -> None:
         if self.ending is not None:

@@ -1,6 +1,8 @@
 """Session: it goes on when something of ours breaks, settles once, and leaves nothing behind."""
 
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from session_support import (
     DRAINING,
     SECONDS,
+    QuickAccountant,
     SetStage,
     SlowAccountant,
     Stage,
@@ -309,6 +312,30 @@ def test_nothing_is_left_of_sessions_that_ended_in_whatever_way(stage: SetStage,
     until(lambda: greenlets_left() <= greenlets)
     assert gevent.get_hub().loop.activecnt <= watchers
     accountant.close(SECONDS)
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_session_goes_when_nobody_has_it_and_is_not_left_to_the_collector(drained: bool) -> None:
+    on = Stage(accountant=QuickAccountant())
+    gc.collect()
+    gc.disable()
+    try:
+        converse(on)
+        on.target.say("response.created", response={"id": "resp_1"})
+        on.target.say(**response_done("resp_1"))
+        if drained:
+            until(lambda: on.session._down.messages == 3)
+            on.session.drain(DRAINING, 60)
+        on.client.close(1000)
+        for peer in (on.client, on.target):
+            gevent.spawn(_read_out, peer)
+        on.ended()
+        on.leave()
+        made = [weakref.ref(each) for each in (on.session, on.meter)]
+        on.__dict__.clear()
+        until(lambda: not any(ref() for ref in made))
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
