@@ -104,6 +104,10 @@ class SQLite:
             assert tuple(compiled.positiontup) == COLUMNS
             self._put = str(compiled)
         driver: Any = connection.connection.driver_connection
+        if len(rows) == 1:
+            # A transaction by itself, and one call instead of three.
+            driver.execute(self._put, rows[0])
+            return
         driver.execute(self.write_options["begin"])
         try:
             driver.executemany(self._put, rows)
