@@ -1,6 +1,7 @@
 """What a record costs from ``response.done`` to the disk, by part: ``python -m bench.record``.
 
-Microseconds of CPU a record, user and system apart, of all threads; the best of the rounds.
+Microseconds of CPU a record, user and system apart, of all threads; the best of the rounds. What is
+timed in pieces is in the first column, user and system together.
 The rule: the relay's own parts, put together as it does, without sockets and without the other
 messages of a turn; and every commit is synced, so the disk is the real one.
 """
@@ -38,6 +39,11 @@ Cost = tuple[float, float]
 
 SYNC_SECONDS = 0.001
 GROUPS = (5, 20)
+
+CACHE_BYTES = 24_000_000
+"""What passes between two commits at the pace of speech leaves nothing of them in the caches."""
+RUNNING = 10
+"""Responses that were checkpointed together."""
 
 
 class _Disk(MemoryStore):
@@ -135,6 +141,28 @@ class _Costs:
                 store.write(records)
             return _each(before, _now(resource.RUSAGE_THREAD), group * times)
 
+    def paced(self, times: int) -> tuple[Cost, Cost]:
+        """the store on its thread, at the pace of speech"""
+        with self._store() as store:
+            ends = self._records(times, 1)
+            running = [
+                replace(end, kind="residual", source="estimated", status="dropped", usage_raw=None)
+                for (end,) in ends
+            ]
+            begun = [running[at : at + RUNNING] for at in range(0, times, RUNNING)]
+            return _written_cold(store, begun), _written_cold(store, ends)
+
+    def checkpointed(self, times: int) -> Cost:
+        """a checkpoint of a response that has begun, with its price"""
+        first, *others = self._messages(next(self._numbers))
+        self._metered([first])
+        used = time.thread_time()
+        for _ in range(times):
+            self._meter.checkpoint()
+        used = time.thread_time() - used
+        self._metered(others)
+        return used / times, 0.0
+
     def journalled(self) -> Cost:
         """what a journal would add: an entry, encoded, found and decoded"""
         records = [record for each in self._records(20, 20) for record in each]
@@ -148,6 +176,19 @@ class _Costs:
         """both"""
         with self._store() as store:
             return self.handed_over(sessions, each, store)
+
+
+def _written_cold(store: Store, batches: Sequence[Sequence[UsageRecord]]) -> Cost:
+    """What each record costs when the caches are full of other things before every commit."""
+    passing, kept = bytes(CACHE_BYTES), bytearray(CACHE_BYTES)
+    used = 0.0
+    for records in batches:
+        kept[:] = passing
+        # The kernel tells user from system by the tick, which is longer than a commit.
+        begun = time.thread_time()
+        store.write(records)
+        used += time.thread_time() - begun
+    return used / sum(map(len, batches)), 0.0
 
 
 def _each(before: Cost, after: Cost, records: int) -> Cost:
@@ -166,7 +207,11 @@ def costs(*, rounds: int = 7, records: int = 1_000) -> dict[str, Cost]:
         for _ in range(rounds):
             gc.collect()
             note(str(run.metered.__doc__), run.metered(200))
+            note(str(run.checkpointed.__doc__), run.checkpointed(200))
             note(str(run.journalled.__doc__), run.journalled())
+            begun, ends = run.paced(records // 5)
+            note(f"{run.paced.__doc__}: a checkpoint, {RUNNING} a commit", begun)
+            note(f"{run.paced.__doc__}: the end that replaces it, alone", ends)
             for group in GROUPS:
                 each = records // group
                 note(

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from gevent.threadpool import ThreadPool
 from ledger_support import OnThread, make_record
 
 from relay_app.ledger.stores import StoreError, open_store
+from relay_app.ledger.stores.postgres import PostgreSQL
 from relay_app.ledger.stores.schema import COLUMNS, to_row
+from relay_app.ledger.stores.sql_triggers import added, spent, subtracted
+from relay_app.ledger.stores.sqlite import SQLite
 from relay_app.ledger.stores.totals import add_up
 from relay_app.meter.usage import UsageRecord
 
@@ -159,4 +163,58 @@ def test_a_migration_that_fails_leaves_what_was_there(
     store.ping()
     assert store.records() == records
     assert store.totals("session") == add_up(records, "session")
+    store.close()
+
+
+def count_as_version_2(url: str, execute: Execute) -> None:
+    """Put the triggers of version 2 in the place of ours."""
+    if url.startswith("sqlite"):
+        of = SQLite("").microusd
+        for name in ("insert", "change", "update", "delete"):
+            execute(f"DROP TRIGGER usage_records_{name}")
+        for event, statements in {
+            "insert": [*added("NEW", of), *spent("NEW", of)],
+            "update": [
+                *(*added("NEW", of), *subtracted("OLD", of)),
+                *(*spent("OLD", of, "-"), *spent("NEW", of)),
+            ],
+            "delete": subtracted("OLD", of),
+        }.items():
+            execute(
+                f"CREATE TRIGGER usage_records_{event} AFTER {event} ON usage_records"
+                f" BEGIN {'; '.join(statements)}; END"
+            )
+        execute("PRAGMA user_version=2")
+    else:
+        of = PostgreSQL({}).microusd
+        execute(
+            "CREATE OR REPLACE FUNCTION usage_records_count() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN"
+            f" IF TG_OP <> 'DELETE' THEN {'; '.join([*added('NEW', of), *spent('NEW', of)])};"
+            f" END IF; IF TG_OP <> 'INSERT' THEN {'; '.join(subtracted('OLD', of))}; END IF;"
+            f" IF TG_OP = 'UPDATE' THEN {'; '.join(spent('OLD', of, '-'))}; END IF;"
+            " RETURN NULL; END $$"
+        )
+        execute("UPDATE usage_records_schema SET version = 2")
+
+
+def test_from_version_2_everything_goes_on_being_counted_once(
+    url: str, execute: Execute, records: list[UsageRecord]
+) -> None:
+    store = OnThread(open_store(url))
+    store.ping()
+    store.close()
+    count_as_version_2(url, execute)
+    insert(execute, make_record("of version 2", "s0", key="k1", ended_at=DAY))
+    store = OnThread(open_store(url))
+    store.ping()
+    cheaper = [replace(record, cost_usd=Decimal("0.000003")) for record in records[:9]]
+    store.write(*cheaper, make_record("of version 3", "s0", key="k1", ended_at=2 * DAY))
+    written = store.records()
+    assert len(written) == len(records) + 2
+    for by in ("key", "model", "day", "session"):
+        assert store.totals(by) == add_up(written, by)
+    spent_by_k1 = sum(int(r.cost_usd * 10**6) for r in written if r.key == "k1" and r.cost_usd)
+    left = store.ask(key="k1", budget=10**15, ends=True).left_microusd
+    assert left == 10**15 - spent_by_k1
     store.close()

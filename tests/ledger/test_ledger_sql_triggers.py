@@ -14,6 +14,7 @@ from relay_app.ledger.stores import open_store
 from relay_app.ledger.stores.accounts import KEEP_SECONDS
 from relay_app.ledger.stores.sql_leases import SWEEP_CALLS
 from relay_app.ledger.stores.totals import add_up
+from relay_app.meter.usage import Usage
 
 DAY = 86_400.0
 
@@ -64,6 +65,32 @@ def test_a_record_that_an_operator_corrects_counts_as_corrected(
     assert store.totals("model") == add_up(store.records(), "model")
     store.ask("a", 0, spent=100)
     assert store.ask("b", ends=True).left_microusd == 900
+
+
+def test_a_record_that_is_replaced_on_its_day_counts_as_the_one_that_stands(
+    store: OnThread,
+) -> None:
+    """Each value of the one before it is to go, and the others of its day are to stay."""
+    bare = {"cost_usd": None, "usage": Usage(), "ended_at": 1.0}
+    priced = {"cost_usd": Decimal("0.5"), "usage": Usage(*range(1, 11)), "ended_at": 2.0}
+    versions = [
+        {**bare, "kind": "residual", "source": "unknown"},
+        {**priced, "kind": "residual", "source": "estimated"},
+        {**bare, "source": "unknown"},
+        {**priced, "source": "estimated"},
+        {**bare, "source": "reported"},
+        {**priced, "source": "reported", "cost_usd": Decimal("0.25")},
+    ]
+    store.ask("s1", 10**6, budget=10**6)
+    store.write(make_record("another", "s1"), make_record("elsewhere", "s1", model="m2"))
+    for version in versions:
+        store.write(make_record("1", "s1", **version))
+        records = store.records()
+        for by in ("key", "model", "day", "session"):
+            assert store.totals(by) == add_up(records, by)
+        spent = sum(int(record.cost_usd * 10**6) for record in records if record.cost_usd)
+        store.ask("s1", 0, spent=spent, budget=10**6)
+        assert store.ask("s2", ends=True, budget=10**6).left_microusd == 10**6 - spent
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ url, name, count = sys.argv[1:]
 store = open_store(url)
 for n in itertools.count() if count == "forever" else range(int(count)):
     units = [f"{name}-{n}-{part}" for part in range(3)]
-    store.write([make_record("shared"), *(make_record(unit, name) for unit in units)])
+    store.write([make_record("shared")])  # of one record it makes no transaction of its own
+    store.write([make_record("shared"), *(make_record(unit, name) for unit in units[1:])])
+    store.write([make_record(units[0], name)])
     print("\\n".join(units), flush=True)
 store.close()
 """
@@ -175,6 +177,22 @@ def test_a_file_deleted_under_us_is_noticed_and_made_anew(path: Path) -> None:
         store.write(make_record("after"))
     store.write(make_record("after"))
     assert [record.unit_id for record in store.records()] == ["after"]
+    store.close()
+
+
+def test_one_record_is_a_transaction(path: Path) -> None:
+    store = OnThread(open_store(f"sqlite:///{path}"))
+    store.write(make_record("before"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        refuse = "BEGIN SELECT raise(ABORT, 'amid its triggers'); END"
+        other.execute(f"CREATE TRIGGER refuse AFTER INSERT ON usage_days {refuse}")
+        with pytest.raises(StoreError) as caught:
+            store.write(make_record("amid", "sess_2"))
+        assert "amid its triggers" in str(caught.value.rejected)
+        other.execute("DROP TRIGGER refuse")
+    assert [record.unit_id for record in store.records()] == ["before"]
+    store.write(make_record("after"))
+    assert len(store.records()) == 2
     store.close()
 
 

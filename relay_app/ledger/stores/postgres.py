@@ -20,7 +20,7 @@ from relay_app.ledger.stores.postgres_connection import NativeConnection
 from relay_app.ledger.stores.schema import COLUMNS, Row
 from relay_app.ledger.stores.sql import SQLStore
 from relay_app.ledger.stores.sql_migration import is_current, migrate
-from relay_app.ledger.stores.sql_triggers import added, spent, subtracted
+from relay_app.ledger.stores.sql_triggers import added, changed, same_group, spent, subtracted
 
 __all__ = ["PostgreSQL", "PostgresStore"]
 
@@ -170,21 +170,27 @@ class PostgreSQL:
             # what the other waits for.
             "hold": f"PERFORM {_LOCK.format(key='coalesce(NEW.key, OLD.key)')};"
             " RETURN coalesce(NEW, OLD);",
-            "count": f"IF TG_OP <> 'DELETE' THEN {written}; END IF;"
+            "count": f"IF TG_OP = 'UPDATE' AND {same_group} THEN {'; '.join(changed(of))};"
+            " RETURN NULL; END IF;"
+            f" IF TG_OP <> 'DELETE' THEN {written}; END IF;"
             f" IF TG_OP <> 'INSERT' THEN {gone}; END IF;"
             f" IF TG_OP = 'UPDATE' THEN {unspent}; END IF;"
             " RETURN NULL;",
         }
         functions = [
-            f"CREATE FUNCTION usage_records_{name}() RETURNS trigger LANGUAGE plpgsql"
+            f"CREATE OR REPLACE FUNCTION usage_records_{name}() RETURNS trigger LANGUAGE plpgsql"
             f" AS $$ BEGIN {body} END $$"
             for name, body in bodies.items()
         ]
         return [
             *functions,
+            # Those of version 2 stay as they are: to replace one would wait for every reader.
             *(
-                f"CREATE TRIGGER usage_records_{name} {moment} INSERT OR UPDATE OR DELETE"
-                f" ON usage_records FOR EACH ROW EXECUTE FUNCTION usage_records_{name}()"
+                "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_trigger WHERE"
+                f" tgrelid = 'usage_records'::regclass AND tgname = 'usage_records_{name}')"
+                f" THEN CREATE TRIGGER usage_records_{name} {moment} INSERT OR UPDATE OR DELETE"
+                f" ON usage_records FOR EACH ROW EXECUTE FUNCTION usage_records_{name}();"
+                " END IF; END $$"
                 for name, moment in (("hold", "BEFORE"), ("count", "AFTER"))
             ),
         ]

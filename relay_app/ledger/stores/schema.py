@@ -35,10 +35,11 @@ __all__ = [
 
 Row = tuple[Any, ...]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised by one with every change of the tables; a store refuses a file newer than itself.
 
-1: ``usage_records``. 2: all others, which are filled from it, and its triggers.
+1: ``usage_records``. 2: all others, which are filled from it, and its triggers. 3: a trigger of
+its own for a record that stays on its day.
 """
 
 _JSON = ("price", "estimate")

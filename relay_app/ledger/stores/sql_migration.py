@@ -17,6 +17,9 @@ __all__ = ["DAY_SECONDS", "Migrated", "is_current", "migrate"]
 
 DAY_SECONDS = 86_400.0
 
+COUNTED_VERSION = 2
+"""From this version of the schema on, the records are added up already."""
+
 
 class Migrated(Protocol):
     """The part of a dialect that a migration needs."""
@@ -28,8 +31,9 @@ class Migrated(Protocol):
         """Note it, in the transaction that brought it about."""
 
     def triggers(self) -> Sequence[str]:
-        """The statements that create the triggers of ``usage_records``. Nobody writes to the
-        table from the first of them until the transaction is over."""
+        """The statements that create the triggers of ``usage_records``, in place of those of an
+        older version. Nobody writes to the table from the first of them until the transaction is
+        over."""
 
     def microusd(self, cost_usd: str) -> str:
         """See ``Dialect.microusd``."""
@@ -50,10 +54,12 @@ def migrate(connection: sa.Connection, dialect: Migrated) -> None:
     """Bring the schema up to date, unless somebody did while we waited for the lock."""
     if is_current(connection, dialect):
         return
+    counted = dialect.version(connection) >= COUNTED_VERSION
     metadata.create_all(connection)
     for statement in dialect.triggers():
         connection.exec_driver_sql(statement)
-    _fill(connection, dialect)
+    if not counted:
+        _fill(connection, dialect)
     dialect.set_version(connection, SCHEMA_VERSION)
 
 

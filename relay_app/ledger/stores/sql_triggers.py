@@ -13,10 +13,14 @@ from dataclasses import fields
 from relay_app.ledger.stores.schema import usage_days
 from relay_app.meter.usage import Usage
 
-__all__ = ["added", "fillings", "row_of_day", "spent", "subtracted"]
+__all__ = ["added", "changed", "fillings", "row_of_day", "same_group", "spent", "subtracted"]
 
 _GROUP = [column.name for column in usage_days.primary_key]
 _SUMS = [column.name for column in usage_days.c if not column.primary_key]
+
+same_group = " AND ".join(f"OLD.{name} = NEW.{name}" for name in _GROUP)
+"""Whether the record in ``NEW`` belongs where ``OLD`` did, which it replaces: then
+:func:`changed` says all there is to say. So it is with the end of what was checkpointed."""
 
 MicroUSD = Callable[[str], str]
 """``Dialect.microusd``."""
@@ -63,8 +67,22 @@ def spent(row: str, microusd: MicroUSD, sign: str = "") -> list[str]:
         f"INSERT INTO usage_spending (key, day, microusd) VALUES ({row}.key, {row}.day, {cost})"
         " ON CONFLICT (key, day) DO UPDATE"
         " SET microusd = usage_spending.microusd + excluded.microusd",
-        f"UPDATE usage_leases SET recorded = recorded + {cost}"
-        f" WHERE key = {row}.key AND session_id = {row}.session_id AND since <= {row}.day",
+        _recorded(row, cost),
+    ]
+
+
+def changed(microusd: MicroUSD) -> list[str]:
+    """Count the record in ``NEW`` instead of ``OLD``, if they are of the :data:`same_group`: three
+    changes, where adding the one and taking the other away are seven."""
+    new, old = row_of_day("NEW", microusd), row_of_day("OLD", microusd)
+    more = {name: f"({new[name]}) - ({old[name]})" for name in _SUMS}
+    sums = ", ".join(f"{name} = {name} + {more[name]}" for name in _SUMS)
+    where = " AND ".join(f"{name} = {new[name]}" for name in _GROUP)
+    return [
+        f"UPDATE usage_days SET {sums} WHERE {where}",
+        f"UPDATE usage_spending SET microusd = microusd + {more['microusd']}"
+        " WHERE key = NEW.key AND day = NEW.day",
+        _recorded("NEW", more["microusd"]),
     ]
 
 
@@ -81,6 +99,13 @@ def fillings(microusd: MicroUSD) -> list[str]:
         "INSERT INTO usage_spending (key, day, microusd)"
         f" SELECT r.key, r.day, sum({values['microusd']}) {of_day} GROUP BY r.key, r.day",
     ]
+
+
+def _recorded(row: str, cost: str) -> str:
+    return (
+        f"UPDATE usage_leases SET recorded = recorded + {cost}"
+        f" WHERE key = {row}.key AND session_id = {row}.session_id AND since <= {row}.day"
+    )
 
 
 def _cost(row: str, microusd: MicroUSD) -> str:

@@ -19,7 +19,7 @@ from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.native import sleep
 from relay_app.ledger.stores.schema import COLUMNS, Row
 from relay_app.ledger.stores.sql_migration import is_current, migrate
-from relay_app.ledger.stores.sql_triggers import added, spent, subtracted
+from relay_app.ledger.stores.sql_triggers import added, changed, same_group, spent, subtracted
 
 __all__ = ["SQLite"]
 
@@ -104,6 +104,10 @@ class SQLite:
             assert tuple(compiled.positiontup) == COLUMNS
             self._put = str(compiled)
         driver: Any = connection.connection.driver_connection
+        if len(rows) == 1:
+            # A transaction by itself, and one call instead of three.
+            driver.execute(self._put, rows[0])
+            return
         driver.execute(self.write_options["begin"])
         try:
             driver.executemany(self._put, rows)
@@ -154,18 +158,24 @@ class SQLite:
 
     def triggers(self) -> list[str]:
         of = self.microusd
+        moved = [
+            *(*added("NEW", of), *subtracted("OLD", of)),
+            *(*spent("OLD", of, "-"), *spent("NEW", of)),
+        ]
         bodies = {
-            "INSERT": [*added("NEW", of), *spent("NEW", of)],
-            "UPDATE": [
-                *(*added("NEW", of), *subtracted("OLD", of)),
-                *(*spent("OLD", of, "-"), *spent("NEW", of)),
-            ],
-            "DELETE": subtracted("OLD", of),
+            ("insert", "INSERT", "true"): [*added("NEW", of), *spent("NEW", of)],
+            ("change", "UPDATE", same_group): changed(of),
+            ("update", "UPDATE", f"NOT ({same_group})"): moved,
+            ("delete", "DELETE", "true"): subtracted("OLD", of),
         }
+        names = ("insert", "update", "delete")  # those of version 2
         return [
-            f"CREATE TRIGGER usage_records_{event.lower()} AFTER {event} ON usage_records"
-            f" BEGIN {'; '.join(statements)}; END"
-            for event, statements in bodies.items()
+            *(f"DROP TRIGGER IF EXISTS usage_records_{name}" for name in names),
+            *(
+                f"CREATE TRIGGER usage_records_{name} AFTER {event} ON usage_records"
+                f" WHEN {condition} BEGIN {'; '.join(statements)}; END"
+                for (name, event, condition), statements in bodies.items()
+            ),
         ]
 
     def _stat(self) -> tuple[int, int] | None:
