@@ -33,7 +33,7 @@ _RESPONSE_ID: Final = re.compile(
     rb'(?<!\\)"response_id"' + _SPACE + rb":" + _SPACE + rb'"([^"\\]{1,256})"'
 )
 _RESPONSE_ID_PLAIN: Final = b'"response_id":"'
-_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_STRING: Final = re.compile(rb'(?>(?:[^"\\]++|\\.)*)', re.DOTALL)
 
 
 def response_id(message: Message, head: bytes) -> str | None:
