@@ -1,4 +1,5 @@
-from relay_app.meter.skim import PythonNotes, PythonSkim
+from relay_app.meter.notes import PythonNotes
+from relay_app.meter.skim import PythonSkim
 
 class Notes(PythonNotes): ...
 class Skim(PythonSkim): ...

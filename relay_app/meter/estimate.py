@@ -25,10 +25,11 @@ from relay_app.meter.context import Context
 from relay_app.meter.fields import AudioField, response_id, text_bytes
 from relay_app.meter.input_audio import InputAudio
 from relay_app.meter.items import ITEM_TOKENS, count_instructions, count_item, count_tools
+from relay_app.meter.kinds import CLIENT_KINDS, SERVER_KINDS, TEXTS, kinds_without
 from relay_app.meter.message import Message
 from relay_app.meter.names import AUDIO, TEXT_DELTAS
 from relay_app.meter.output import Output
-from relay_app.meter.skim import CLIENT_KINDS, SERVER_KINDS, TEXTS, Notes, Skim, kinds_without
+from relay_app.meter.skim import Notes, Skim
 from relay_app.meter.split import Split
 from relay_app.meter.tokens import Counted
 from relay_app.meter.units import UNNAMED

@@ -42,12 +42,14 @@ _NAMES: Final = {name.encode(): name for name in CLIENT | SERVER}
 
 
 def _pattern(sketch: bytes) -> re.Pattern[bytes]:
-    """A verbose regex with JSON's words filled in. Every repeat is possessive: no byte is tried
-    twice, whatever the input."""
+    """A verbose regex with JSON's words filled in. Every repeat is possessive, or in an atomic
+    group: no byte is tried twice, whatever the input. A repeat of a choice has to be in a group:
+    if it is possessive, Python before 3.11.5, as Debian 12 has it, goes on in the midst of what
+    did not fit (gh-106052)."""
     words = {
         b"<space>": rb"[ \t\n\r]*+",
         b"<plain>": rb'"[^"\\\x00-\x1f]*+"',
-        b"<string>": rb'"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrtu])*+"',
+        b"<string>": rb'"(?>(?:[^"\\\x00-\x1f]++|\\["\\/bfnrtu])*)"',
         b"<scalar>": rb"(?:-?[0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null)",
     }
     for word, meaning in words.items():
@@ -58,7 +60,7 @@ def _pattern(sketch: bytes) -> re.Pattern[bytes]:
 _FIRST_TYPE = _pattern(
     rb"""
     <space> \{
-    (?: <space> (?! "type" ) <plain> <space> : <space> (?:<string>|<scalar>) <space> , )*+
+    (?> (?: <space> (?! "type" ) <plain> <space> : <space> (?:<string>|<scalar>) <space> , )* )
     <space> "type" <space> : <space> (<plain>) <space> [,}]
     """
 )
@@ -67,11 +69,11 @@ _FIRST_TYPE = _pattern(
 _LAST_TYPE = _pattern(
     rb"""
     <space> \{
-    (?: <space>
+    (?> (?: <space>
         (?: "type"  <space> : <space> (<string>|<scalar>)
           | <plain> <space> : <space> (?:<string>|<scalar>) )
         <space> (?: , | (?=\}) )
-    )*+
+    )* )
     # The pair that stopped us must not be another type: neither by name nor in disguise.
     (?! <space> (?: "type" | "[^"\\]*+\\ ) )
     """
@@ -81,10 +83,10 @@ _LAST_TYPE = _pattern(
 _END_TYPE = _pattern(
     rb"""
     [A-Za-z0-9+/=_-]++ "
-    (?: <space> , <space>
+    (?> (?: <space> , <space>
         (?: "type"  <space> : <space> (<plain>)
           | (?! "type" ) <plain> <space> : <space> (?:<string>|<scalar>) )
-    )*+
+    )* )
     <space> \} <space> \Z
     """
 )

@@ -12,14 +12,14 @@ from relay_app.meter.audio import base64_bytes
 from relay_app.meter.events import HEAD_BYTES, TAIL_BYTES
 from relay_app.meter.message import Message
 
-__all__ = ["AudioField", "response_id", "text_bytes"]
+__all__ = ["BASE64", "SHORT_TAIL_BYTES", "AudioField", "response_id", "text_bytes"]
 
 SHORT_TAIL_BYTES: Final = 64
 """Enough where the audio comes last, as it does in clients and at OpenAI: no id is as long."""
 
 _SPACE: Final = rb"[ \t\n\r]*+"
 _WHITESPACE: Final = b" \t\n\r"
-_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_\\="
+BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_\\="
 """With the URL-safe letters, and the backslash some encoders put before a slash."""
 
 
@@ -33,7 +33,7 @@ _RESPONSE_ID: Final = re.compile(
     rb'(?<!\\)"response_id"' + _SPACE + rb":" + _SPACE + rb'"([^"\\]{1,256})"'
 )
 _RESPONSE_ID_PLAIN: Final = b'"response_id":"'
-_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_STRING: Final = re.compile(rb'(?>(?:[^"\\]++|\\.)*)', re.DOTALL)
 
 
 def response_id(message: Message, head: bytes) -> str | None:
@@ -107,7 +107,7 @@ def _beyond(message: Message, start: int) -> int:
         # string, if it does not hold all of it; a short one may begin within another behind it,
         # unless there is no room for one.
         alone = begin or size == TAIL_BYTES or tail[quote + 1 :].strip(_WHITESPACE) == b"}"
-        if alone and quote > 0 and not tail[begin:quote].translate(None, _BASE64):
+        if alone and quote > 0 and not tail[begin:quote].translate(None, BASE64):
             padding = tail.count(b"=", max(begin, quote - 2), quote)
             return base64_bytes(before + quote - start, padding)
     return base64_bytes(message.length - start)

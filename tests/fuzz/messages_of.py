@@ -8,24 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from fuzz.parsed import Pairs, count, fields, parsed
+from fuzz.skims_of import TWINS
 from fuzz.target import TRANSCRIPTS, Target
 from relay_app import codec
 from relay_app.meter.events import BRACE_BYTES, HEAD_BYTES, looks_whole, peek, peek_usual
 from relay_app.meter.fields import AudioField, response_id, text_bytes
-from relay_app.meter.message import WholeText
-from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER, TEXT_DELTAS
-from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read
-from relay_app.meter.skim import (
+from relay_app.meter.kinds import (
     AUDIO_BYTES,
     CLIENT_KINDS,
     FIRST_TEXT,
     SERVER_KINDS,
     TEXTS,
     TOLD,
-    Line,
-    Notes,
-    Skim,
 )
+from relay_app.meter.message import WholeText
+from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER, TEXT_DELTAS
+from relay_app.meter.notes import Line
+from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read
 from relay_app.wire.frames import encode
 from relay_app.wire.messages import Message
 from relay_app.wire.scanner import Scanner
@@ -48,7 +47,8 @@ def check(data: bytes) -> None:
     _reading(payload, told, sent)
     _sizes(payload, told)
     for key in MASKS:
-        _skimmed(payload, told, sent, key)
+        for twin in TWINS:
+            _skimmed(twin, payload, told, sent, key)
 
 
 def _density(payload: bytes) -> None:
@@ -177,11 +177,12 @@ def _sizes(payload: bytes, told: Pairs | None) -> None:
         assert text_bytes(message, head) == len(value)
 
 
-def _skimmed(payload: bytes, told: Pairs | None, sent: bool, key: bytes) -> None:
-    notes = Notes(lambda: AT)
+def _skimmed(twin: str, payload: bytes, told: Pairs | None, sent: bool, key: bytes) -> None:
+    new_skim, new_notes = TWINS[twin]
+    notes = new_notes(lambda: AT)
     notes.on_message = lambda: None
     kinds, field = (CLIENT_KINDS, b"audio") if sent else (SERVER_KINDS, b"delta")
-    skim = Skim(kinds, field, notes, sent=sent)
+    skim = new_skim(kinds, field, notes, sent=sent)
     skim.unit = UNIT
     run = Scanner(masked=bool(key), max_message_bytes=1 << 20).feed(encode(1, payload, key))
     passed = skim.over(run.data, run.frames, 0)

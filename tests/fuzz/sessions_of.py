@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fuzz.parsed import Pairs, fields, is_odd
+from fuzz.skims_of import TWINS, skimming_with
 from fuzz.target import TRANSCRIPTS, Target
 from relay_app.ledger.entries import decode, encode, scan
 from relay_app.meter.meter import Meter
@@ -100,10 +101,11 @@ class _Player:
 def check(data: bytes) -> None:
     """Each unit is recorded once, in a way that can be stored, and the same whoever looked."""
     now = 1_700_000_000.0
-    looking, *others = (
-        _Player(lambda: now, skims=skims, notes=notes)
-        for skims, notes in ((False, False), (True, False), (True, True))
-    )
+    looking = _Player(lambda: now, skims=False, notes=False)
+    others = []
+    for twin in TWINS:
+        with skimming_with(twin):
+            others += [_Player(lambda: now, skims=True, notes=notes) for notes in (False, True)]
     players = [looking, *others]
     said = []
     for line in data.split(b"\n", MOST_LINES)[:MOST_LINES]:

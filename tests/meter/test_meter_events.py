@@ -1,12 +1,13 @@
 """peek says what a parse would say, or nothing."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_app.meter import names
+from relay_app.meter import events, fields, names, skim
 from relay_app.meter.events import HEAD_BYTES, looks_whole, peek, peek_usual
 
 SPACES = st.text(" \t\n\r", max_size=2)
@@ -227,3 +228,10 @@ def test_every_audio_and_counted_type_is_known():
     assert names.ASKED <= names.CLIENT
     assert names.TEXT_DELTAS <= names.SERVER
     assert not names.AUDIO & names.COUNTED
+
+
+@pytest.mark.parametrize("module", [events, fields, skim], ids=lambda module: module.__name__)
+def test_no_group_is_repeated_possessively(module):
+    """Python before 3.11.5 matches that wrongly (gh-106052), and Debian 12 has 3.11.2."""
+    with open(module.__file__, encoding="utf-8") as source:
+        assert re.findall(r"\)[*+?]\+", source.read()) == []

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_support import MANY, SECONDS, Peer, compiled, link_on, tcp_pair, those_there, tls_pair
 
-from relay_app.meter.skim import FIRST_TEXT, Notes, Skim
+from relay_app.meter.kinds import FIRST_TEXT
+from relay_app.meter.skim import Notes, Skim
 from relay_app.observe.logs import SessionLog
 from relay_app.session.greenlet_pool import GreenletPool
 from relay_app.session.pump import DROP, Pump
