@@ -39,7 +39,9 @@ class Connection:
 
     def __init__(self, sock: Any, *, user_timeout_seconds: float) -> None:
         self._sock = sock
-        _tune(sock, user_timeout_seconds)
+        # Of gevent's own sockets the one within, whose calls do not wait either.
+        inner = sock._sock if type(sock) is GeventSocket else sock  # type: ignore[attr-defined]
+        _tune(inner, user_timeout_seconds)
         sock.settimeout(0.0)
         self._hub = get_hub()
         self._readable = self._hub.loop.io(sock.fileno(), 1)
@@ -47,15 +49,13 @@ class Connection:
         self.pending: Final[Callable[[], int] | None] = getattr(sock, "pending", None)
         """Of TLS: how many bytes are decrypted already."""
         self.tls: Final = self.pending is not None
-        # Of gevent's own sockets the one within, whose calls do not wait either.
-        inner = sock._sock if type(sock) is GeventSocket else sock  # type: ignore[attr-defined]
         self.read_some: Final[Callable[[memoryview], int]] = inner.recv_into
         """The socket's own call, which raises whatever it raises."""
         self.write_some: Final[Callable[[Buffer | memoryview], int]] = inner.send
         """Likewise."""
         self.plain: Final = inner if type(sock) in (GeventSocket, socket.socket) else None
         """The socket itself, if its calls are the kernel's and nothing else."""
-        self.private: Final = self.tls or _stays_on_this_machine(sock)
+        self.private: Final = self.tls or _stays_on_this_machine(inner)
         """Whether no intermediary can see what goes out."""
 
     def receive(self, size: int) -> bytes | None:
