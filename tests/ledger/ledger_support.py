@@ -214,3 +214,16 @@ def finish(process: "subprocess.Popen[str]") -> str:
 def lines(process: "subprocess.Popen[str]") -> Iterator[str]:
     assert process.stdout is not None
     return (line.rstrip("\n") for line in process.stdout)
+
+
+def kill(process: "subprocess.Popen[str]") -> list[str]:
+    """Kill it, and what it had written that `lines` has not given yet: whole lines only.
+
+    `communicate` would begin in the midst of a line: it reads beside the buffer that `lines` has
+    read ahead into.
+    """
+    assert process.stdout is not None
+    process.kill()
+    rest = process.stdout.read().split("\n")[:-1]
+    process.communicate()
+    return rest

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from ledger_support import OnThread, finish, lines, make_record, python
+from ledger_support import OnThread, finish, kill, lines, make_record, python
 
 from relay_app.ledger.journal import Journal
 from relay_app.ledger.stores import open_store
@@ -59,9 +59,7 @@ def test_20_kills_at_random_instants_lose_double_and_reorder_nothing(tmp_path: P
         process = python(WORKER, str(tmp_path), f"life{life}", how)
         seen = lines(process)
         said = [next(seen) for _ in range(dice.randrange(1, 300))]
-        process.kill()
-        out, _ = process.communicate()
-        said += out.split("\n")[:-1]  # the last line may be cut
+        said += kill(process)
         acknowledged |= {(name, int(n)) for name, n in map(str.split, said)}
         left += len(list(tmp_path.glob("journal/*.journal")))
         if life % 5 == 4:

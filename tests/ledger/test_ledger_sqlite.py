@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledger_support import OnThread, finish, lines, make_record, python
+from ledger_support import OnThread, finish, kill, lines, make_record, python
 
 from relay_app.ledger.stores import StoreError, open_store
 from relay_app.ledger.stores.memory import MemoryStore
@@ -222,9 +222,7 @@ def test_a_kill_amid_writing_loses_nothing_that_was_acknowledged(path: Path) -> 
         process = python(WRITER, url, f"life{life}", "forever")
         seen = lines(process)
         acknowledged = {next(seen) for _ in range(30)}
-        process.kill()
-        out, _ = process.communicate()
-        acknowledged |= set(out.split()[:-1])  # the last line may be cut
+        acknowledged |= set(kill(process))
         store = OnThread(open_store(url))
         found = {record.unit_id for record in store.records(session_id=f"life{life}")}
         store.close()
