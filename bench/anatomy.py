@@ -27,7 +27,7 @@ from greenlet import greenlet
 from bench.load import Load, Upstream
 from bench.peers import PEERS, Running
 from bench.peers import python as peers
-from bench.processes import Process, descendants, resident_bytes
+from bench.processes import Process, descendants, raise_file_limit, resident_bytes
 from bench.rounds import LOAD_CORES, running, window
 from bench.workload import Turn
 
@@ -38,6 +38,8 @@ PLAIN = (
     dict, list, tuple, set, frozenset, deque, str, bytes, bytearray, int, float, MethodType,
     BuiltinMethodType, FunctionType, CellType,
 )  # fmt: skip
+
+SPARE_FILES = 1_000
 
 _IDLE = re.compile(r"acquire_with_timeout|_work_off \([^;]*$")
 """Where threads wait that have nothing to do."""
@@ -205,10 +207,13 @@ async def _samples(peer: Running, seconds: float) -> list[tuple[str, int]]:
 
 
 @click.command()
-@click.option("--sessions", default=1000, show_default=True)
+@click.option("--sessions", default=4000, show_default=True)  # fewer find room that was free
 @click.option("--seconds", default=10.0, show_default=True)
 def main(sessions: int, seconds: float) -> None:
     """Prints what a session is made of."""
+    needs = raise_file_limit(2 * sessions + SPARE_FILES)
+    if needs is not None:
+        raise click.ClickException(f"{sessions} idle sessions: {needs}")
     os.sched_setaffinity(0, LOAD_CORES)
     click.echo(uvloop.run(coming_and_going(seconds)) + "\n")
     peers.Process = _Anatomised  # type: ignore[misc]

@@ -208,7 +208,9 @@ class Dialler:
     def _shake_hands(self, sock: Any, request: UpstreamRequest, deadline: float) -> Dialled:
         key = generate_nonce()
         sock.settimeout(None)
-        sock.sendall(ask(request, key))
+        question = ask(request, key)
+        while question:  # sendall() calls three deep, which is a page of stack for each session
+            question = question[sock.send(question) :]
         head, early = self._read_head(sock, request)
         if not is_switch(head):
             raise _refused(sock, request, head, early, deadline)

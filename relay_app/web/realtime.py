@@ -92,24 +92,32 @@ class RealtimeEndpoint:
         """Answers an upgrade request: with a session, or with the reason why not."""
         session_id = new_session_id()
         handshake, known = None, _Known()
+        hub = self.sessions.hub
         try:
-            self.sessions.hub.run(self.door.check, request.environ)
+            hub.run(self.door.check, request.environ)
             handshake = Handshake.of(request.environ)
-            serve = self.sessions.hub.run(self._admit, session_id, request.args, handshake, known)
+            if hub.here:
+                # Not by way of run(): see "Sessions" in docs/performance.md for a call more here.
+                serve = self._admit(session_id, request.args, handshake, known)
+            else:
+                serve = hub.run(self._admit, session_id, request.args, handshake, known)
         except Fault as fault:
-            fault.headers.setdefault(SESSION_HEADER, session_id)
-            self.on_refused(fault.by, fault.status)
-            # What is not the client's fault is the operator's to mend, and limits are theirs.
-            own = isinstance(fault, ClientFault) and fault.status not in (402, 429)
-            why = None if own else fault.message
-            tried = fault.tried if isinstance(fault, UpstreamFault) else ""
-            logger.info(
-                line("refused", session=session_id, by=fault.by, status=fault.status,
-                     code=fault.code, key=known.key, model=known.model, tried=tried or None,
-                     client=self._client(request.environ), why=why)
-            )  # fmt: skip
+            self._refused(fault, session_id, known)
             return carrier.refuse(fault, handshake, LastWords(self.sessions, fault))
         return carrier.accept(handshake, serve)
+
+    def _refused(self, fault: Fault, session_id: str, known: _Known) -> None:
+        fault.headers.setdefault(SESSION_HEADER, session_id)
+        self.on_refused(fault.by, fault.status)
+        # What is not the client's fault is the operator's to mend, and limits are theirs.
+        own = isinstance(fault, ClientFault) and fault.status not in (402, 429)
+        why = None if own else fault.message
+        tried = fault.tried if isinstance(fault, UpstreamFault) else ""
+        logger.info(
+            line("refused", session=session_id, by=fault.by, status=fault.status,
+                 code=fault.code, key=known.key, model=known.model, tried=tried or None,
+                 client=self._client(request.environ), why=why)
+        )  # fmt: skip
 
     # -- on the hub --------------------------------------------------------------------------
 
