@@ -22,12 +22,15 @@ def client_address(environ: Mapping[str, Any], trusted: Sequence[str]) -> str:
     in ``trusted`` (networks in CIDR form): what an untrusted client claims stays unread. A peer
     on a Unix socket has no address and counts as 127.0.0.1.
     """
-    networks = [_network(network) for network in trusted]
     peer = str(environ.get("REMOTE_ADDR", ""))
     address = _parsed(peer)
     shown = str(address) if address is not None else "-"
+    forwarded = str(environ.get("HTTP_X_FORWARDED_FOR", ""))
+    if not forwarded:
+        return shown
+    networks = [_network(network) for network in trusted]
     writer = address if peer else _LOCAL
-    for entry in reversed(str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")):
+    for entry in reversed(forwarded.split(",")):
         if not entry.strip():
             continue
         claimed = _parsed(entry.strip())
@@ -42,6 +45,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network(text)
 
 
+@lru_cache(maxsize=256)  # balancers, and who comes again
 def _parsed(text: str) -> Address | None:
     with_port = _WITH_PORT.fullmatch(text)
     try:
