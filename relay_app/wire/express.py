@@ -14,7 +14,7 @@ The rules:
 
 from collections.abc import Callable, Sequence
 
-from relay_app.wire.frames import Buffer, Frame, Run
+from relay_app.wire.frames import Buffer, Frame, Run, give_back
 from relay_app.wire.link import Link
 from relay_app.wire.rooms import READ_BYTES, SMALL_BYTES
 
@@ -68,6 +68,7 @@ class PythonExpress:
         frames = run.frames
         simple = run.fault is None and not run.has_control and scanner.awaiting <= SMALL_BYTES
         if simple and not frames:
+            give_back(run)
             return True
         self.run = run
         if not simple:
@@ -81,6 +82,7 @@ class PythonExpress:
         if self.sent < len(data):
             return False
         self.messages += self.skimmed
+        give_back(run)
         self.run = None
         self.skimmed = self.sent = 0
         return True

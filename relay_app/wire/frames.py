@@ -30,6 +30,7 @@ __all__ = [
     "Scanner",
     "encode",
     "encode_close",
+    "give_back",
     "parse_close",
     "remask",
     "xor",
@@ -50,6 +51,13 @@ _MAY_FOLLOW = _FRAGMENT | _WHOLE_CONTROL
 _LEGAL = (_MAY_BEGIN, _MAY_FOLLOW)
 """The first bytes a frame may have outside a fragmented message, and inside one."""
 _new = tuple.__new__
+_READ_BYTES = 65_536
+_SPARE_BYTES = 81_920
+"""A read behind the beginning of a frame that is not large."""
+_MAX_SPARE = 4
+_spare: list[bytearray] = []
+"""Room that was given back: its pages are there, and what is read into it finds them in the
+processor's caches."""
 _XOR_STEP = 65_536
 """Unmasking goes in steps, so that a 16 MiB payload does not need 60 MiB of integers."""
 
@@ -121,11 +129,18 @@ class Scanner:
         if size < 1:
             raise ValueError("room for at least one byte is to be made")
         if self._buffer is None:
-            self._buffer = bytearray(max(len(self._tail) + size, self.awaiting))
-            self._used = len(self._tail)
-            self._buffer[: self._used] = self._tail
+            begun = self._used = len(self._tail)
+            needed = max(begun + size, self.awaiting)
+            if _READ_BYTES <= size and needed == begun + size <= _SPARE_BYTES:
+                self._buffer = _spare.pop() if _spare else bytearray(_SPARE_BYTES)
+            else:
+                self._buffer = bytearray(needed)
+            self._buffer[:begun] = self._tail
             self._tail = b""
-        return memoryview(self._buffer)[self._used :]
+        end = len(self._buffer)
+        if end == _SPARE_BYTES != self.awaiting:
+            end = min(end, self._used + size)
+        return memoryview(self._buffer)[self._used : end]
 
     def feed(self, data: Buffer) -> Run:
         """The frames that ``data`` completes, wherever it lies."""
@@ -233,6 +248,13 @@ class Scanner:
 
 NOTHING: Final = Run(b"", (), None, False)
 """What bytes that complete no frame come to."""
+
+
+def give_back(run: Run) -> None:
+    """Nobody looks at the bytes of ``run`` any more: the next may lie in their place."""
+    data = run.data
+    if isinstance(data, bytearray) and len(data) == _SPARE_BYTES and len(_spare) < _MAX_SPARE:
+        _spare.append(data)
 
 
 def fault(
