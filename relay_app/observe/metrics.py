@@ -12,7 +12,6 @@ import os
 from collections import Counter as Count
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -23,6 +22,7 @@ from relay_app.observe.tally import Tally
 
 __all__ = ["Metrics", "Snapshot"]
 
+HOLDS_AT_ONCE = 64
 HOLD_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -104,7 +104,6 @@ class Metrics:
             "upstream",
             "result",
         )
-        self._attempt = lru_cache(maxsize=256)(self._attempts.labels)
         self._spoiled = self._counter(
             "upstream_spoiled",
             "Sessions that an upstream accepted and that it could not begin",
@@ -166,6 +165,8 @@ class Metrics:
             registry=self._registry,
         )
         self._late = self._counter("hold_timeouts", "Frames forwarded before their record was safe")
+        self._holds: list[float] = []
+        self._tries: Count[tuple[str, str]] = Count()
 
     def refused(self, by: str, status: int) -> None:
         """Counts a refusal before the 101, which was the fault of ``client``, ``upstream`` or
@@ -174,7 +175,9 @@ class Metrics:
 
     def held(self, seconds: float, kept: bool) -> None:
         """Counts a frame that waited for its record, and whether the record came in time."""
-        self._held.observe(seconds)
+        self._holds.append(seconds)
+        if len(self._holds) == HOLDS_AT_ONCE:
+            self._catch_up()
         if not kept:
             self._late.inc()
 
@@ -190,7 +193,7 @@ class Metrics:
 
     def attempted(self, upstream: str, result: str) -> None:
         """Counts a dial, and what came of it."""
-        self._attempt(upstream, result).inc()
+        self._tries[upstream, result] += 1
 
     def spoiled(self, upstream: str) -> None:
         """Counts a session that an upstream accepted and could not begin."""
@@ -207,8 +210,19 @@ class Metrics:
         else:
             self._leased.observe(seconds)
 
+    def _catch_up(self) -> None:
+        # A figure that prometheus-client keeps in a file takes a lock, a question for the process's
+        # number and two packed doubles: several times as long amid a session as one after another.
+        holds, self._holds = self._holds, []
+        for seconds in holds:
+            self._held.observe(seconds)
+        tries, self._tries = self._tries, Count()
+        for (upstream, result), count in tries.items():
+            self._attempts.labels(upstream, result).inc(count)
+
     def publish(self, now: Snapshot) -> None:
         """Brings the metrics up to ``now``."""
+        self._catch_up()
         self._open.set(now.open)
         self._pending.set(now.pending)
         self._buffered.set(now.buffered_bytes)
@@ -254,6 +268,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All workers' metrics in Prometheus' text format."""
+        self._catch_up()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

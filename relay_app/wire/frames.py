@@ -131,7 +131,7 @@ class Scanner:
         if self._buffer is None:
             begun = self._used = len(self._tail)
             needed = max(begun + size, self.awaiting)
-            if _READ_BYTES <= size and needed == begun + size <= _SPARE_BYTES:
+            if size >= _READ_BYTES and needed == begun + size <= _SPARE_BYTES:
                 self._buffer = _spare.pop() if _spare else bytearray(_SPARE_BYTES)
             else:
                 self._buffer = bytearray(needed)
