@@ -4,6 +4,7 @@ The rule: parts get what they need as arguments and never look for it, so every 
 be replaced: ``create_app(settings, store=…, dial=…, clock=…)``.
 """
 
+import os
 import time
 from collections.abc import Callable
 
@@ -94,6 +95,7 @@ class Relay:
         self._audit = open_sink(settings.audit.sink) if settings.audit.sink else None
         self._announced = self._draining = False
         self._told = False
+        self._prepared_in: int | None = None
         self._loading: gevent.event.AsyncResult[None] | None = None
         self.stored_keys = StoredKeys(
             self.store, on_read=self._keys_read, refresh_seconds=key_seconds
@@ -178,13 +180,15 @@ class Relay:
     def prepare(self) -> None:
         """The same for hosts that tell nobody when a worker starts: the first session waits for
         it, and so do those that begin meanwhile, so that no open session is stopped by it."""
+        if self._prepared_in == os.getpid():
+            return
         self._start()
         self.accountant.wait_tried(TRY_SECONDS)
-        if vocabulary.loaded() is not None:
-            return
-        if self._loading is None:
-            self._loading = gevent.get_hub().threadpool.spawn(self.load)
-        self._loading.get()
+        if vocabulary.loaded() is None:
+            if self._loading is None:
+                self._loading = gevent.get_hub().threadpool.spawn(self.load)
+            self._loading.get()
+        self._prepared_in = os.getpid()
 
     def check_ready(self) -> None:
         """Raises RelayFault while no new session may begin."""

@@ -1,6 +1,6 @@
 """SessionContext: who is talking to whom, decided before the session begins and never after."""
 
-import secrets
+import os
 from dataclasses import dataclass
 
 __all__ = ["SessionContext", "new_session_id"]
@@ -23,4 +23,4 @@ class SessionContext:
 
 def new_session_id() -> str:
     """An id of our own, also given to the client and written on every log line."""
-    return f"rs_{secrets.token_hex(16)}"
+    return f"rs_{os.urandom(16).hex()}"

@@ -52,6 +52,8 @@ if "GEVENT_TRACK_GREENLET_TREE" not in os.environ:
     gevent.config.track_greenlet_tree = False
 # A log record names its thread, and of a greenlet that name is made for the first line: 2 kB more.
 logging.logThreads = False
+# Nor is the process of it looked up: the format has neither name nor number of it.
+logging.logMultiprocessing = False
 
 try:
     # Workers, which are forked from this process, read what was read here: what has become of a
