@@ -168,6 +168,7 @@ run the host application of ``hosts/application.py``. The last two cannot carry 
 _OTHERS = {
     "short-leases": _gunicorn("gevent", app="short_leases:create()"),
     "large-answers": _gunicorn("relay_app.web.worker.Worker", app="large_answers:create()"),
+    "measured-stack": _gunicorn("relay_app.web.worker.Worker", app="measured_stack:create()"),
     "jumping-clock": _gunicorn(
         "gevent", program=(HOSTS / "jumping_clock.py",), app="jumping_clock:create()"
     ),
