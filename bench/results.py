@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import timeit
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import PEERS, Missing
+from bench.rounds import LOAD_CORES, PEER_CORES
 
 __all__ = ["FOLDER", "describe", "save"]
 
@@ -36,6 +38,7 @@ def describe(peers: list[str], options: dict[str, Any]) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "python_us": _pace(),
+            "python_beside_us": _pace_beside(),
             **{name: _installed(name) for name in _PACKAGES},
         },
         "peers": {name: _peer(name) for name in peers},
@@ -80,6 +83,23 @@ def _pace() -> float:
         return sum([step.more(n) for n in range(4)])
 
     return min(timeit.repeat(piece, number=10_000, repeat=20)) * 1e6 / 10_000
+
+
+def _pace_beside() -> float:
+    """The same while the load's core is busy. Where the two are threads of one core, as virtual
+    ones may be, all is slower that a peer thinks about, and hardly what it copies."""
+    here = os.sched_getaffinity(0)
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"],
+        preexec_fn=lambda: os.sched_setaffinity(0, LOAD_CORES),
+    )
+    try:
+        os.sched_setaffinity(0, PEER_CORES)
+        return _pace()
+    finally:
+        os.sched_setaffinity(0, here)
+        busy.kill()
+        busy.wait()
 
 
 def _cpu() -> str:

@@ -167,6 +167,8 @@ def _head(results: dict[str, Any]) -> str:
     load = machine["load_average"][0]
     # Results of before it was measured have none.
     pace = f" ({versions['python_us']:.2f} µs a step)" if "python_us" in versions else ""
+    if "python_beside_us" in versions:
+        pace = f"{pace[:-1]}, {versions['python_beside_us']:.2f} beside a busy core)"
     return (
         f"{results['began'][:10]}, commit {results['commit']}; {machine['cores']} cores "
         f"({machine['cpu']}), load average {load:.1f} at the start; "
