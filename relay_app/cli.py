@@ -1,6 +1,7 @@
 """The command ``relay-app``: its commands, gathered from ``relay_app.commands``."""
 
 import errno
+import os
 import sys
 from contextlib import suppress
 from typing import Any
@@ -37,6 +38,21 @@ class _Commands(click.Group):
             with suppress(OSError):  # standard error may be what is full
                 click.echo(f"Error: {place}{why}", err=True)
             sys.exit(1)
+        finally:
+            _forget_what_nobody_took()
+
+
+def _forget_what_nobody_took() -> None:
+    """Python would try it again at its exit, and say that it failed in words and a status of its
+    own."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def _say_version(context: click.Context, _: click.Parameter, asked: bool) -> None:

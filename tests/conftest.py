@@ -5,6 +5,7 @@ None of them is about time: a machine that is busy makes no test fail.
 """
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ from support.secrets import Watch
 settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("usual"), max_examples=2_000)
 settings.load_profile("usual")
+
+# With it a command never has anything left to write when it ends, as it does for most users.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell leaves it to what runs in the background, and so would the servers of tests get it.
