@@ -28,6 +28,7 @@ from relay_app.session.greenlet_pool import GreenletPool
 from relay_app.session.keeper import Keeper
 from relay_app.session.tap import open_sink
 from relay_app.settings import Settings
+from relay_app.settings_file import settings_from_environment
 from relay_app.upstream.catalogue import Catalogue
 from relay_app.upstream.choice import Choice
 from relay_app.upstream.dial import Dial, Dialler
@@ -313,7 +314,7 @@ def create_app(
     configure()
     app = Flask("relay_app")
     relay = Relay(
-        settings or Settings.from_environment(),
+        settings or settings_from_environment(),
         store=store,
         dial=dial,
         clock=clock,

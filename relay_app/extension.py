@@ -11,6 +11,7 @@ from flask import Flask
 from relay_app.app import Relay
 from relay_app.observe.logs import configure
 from relay_app.settings import Settings
+from relay_app.settings_file import settings_from_environment, settings_from_file
 
 __all__ = ["RealtimeRelay"]
 
@@ -18,7 +19,7 @@ __all__ = ["RealtimeRelay"]
 class RealtimeRelay:
     """A Flask extension::
 
-        relay = RealtimeRelay(app, settings=Settings.from_file("relay.toml"))
+        relay = RealtimeRelay(app, settings=settings_from_file("relay.toml"))
 
     or ``RealtimeRelay().init_app(app)``, which takes ``app.config["RELAY_SETTINGS"]`` (a
     Settings) or the file that ``app.config["RELAY_CONFIG"]`` or the environment names.
@@ -38,7 +39,7 @@ class RealtimeRelay:
         settings = self._settings or app.config.get("RELAY_SETTINGS")
         if settings is None:
             path = app.config.get("RELAY_CONFIG")
-            settings = Settings.from_file(path) if path else Settings.from_environment()
+            settings = settings_from_file(path) if path else settings_from_environment()
         configure()
         self.relay = Relay(settings, **self._parts)
         self.relay.register(app)

@@ -10,6 +10,7 @@ from relay_app.app import create_app
 from relay_app.errors import RelayFault, UpstreamFault
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.settings import Settings, SettingsError
+from relay_app.settings_file import settings_from_toml
 
 TEXT = """
 [[keys]]
@@ -25,7 +26,7 @@ url = "{store}"
 
 
 def settings(store: str = "memory://", more: str = "") -> Settings:
-    return Settings.from_toml(TEXT.format(store=store) + more, environ={})
+    return settings_from_toml(TEXT.format(store=store) + more, environ={})
 
 
 def upgrade(app, *, carried: bool = False, **headers: str):

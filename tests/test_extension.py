@@ -5,6 +5,7 @@ from relay_app.app import Relay
 from relay_app.extension import RealtimeRelay
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.settings import Settings, SettingsError
+from relay_app.settings_file import settings_from_toml
 
 TEXT = """
 [[keys]]
@@ -21,7 +22,7 @@ url = "memory://"
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings.from_toml(TEXT, environ={})
+    return settings_from_toml(TEXT, environ={})
 
 
 @pytest.fixture

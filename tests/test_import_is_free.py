@@ -97,7 +97,7 @@ def test_the_watch_sees_a_variable_of_ours_being_read():
         run(script)
 
 
-@pytest.mark.parametrize("module", ["relay_app", "relay_app.settings", "relay_app.cli"])
+@pytest.mark.parametrize("module", ["relay_app", "relay_app.settings_file", "relay_app.cli"])
 def test_a_light_module_brings_no_heavy_library_along(module):
     heavy = {"flask", "gevent", "sqlalchemy", "tiktoken", "prometheus_client"}
     loaded = run(f"import sys, {module}; print(*sys.modules, sep='\\n')")

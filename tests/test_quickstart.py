@@ -15,7 +15,7 @@ import pytest
 from support.processes import Process, python
 
 from relay_app import quickstart as quickstart_module
-from relay_app.settings import Settings
+from relay_app.settings_file import settings_from_file
 
 
 def start(folder: Path, *options: str | Path, **env: str) -> Process:
@@ -108,7 +108,7 @@ def test_nothing_lands_outside_its_folder_and_no_key_in_it(quickstart, tmp_path)
     assert list((tmp_path / "home").iterdir()) == []
     config = tmp_path / "var/quickstart/relay.toml"
     assert key not in config.read_text()
-    assert Settings.from_file(config).keys[0].name == "quickstart"
+    assert settings_from_file(config).keys[0].name == "quickstart"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -13,6 +13,11 @@ from hypothesis import strategies as st
 
 from relay_app.ledger.stores import open_store
 from relay_app.settings import Audit, Auth, Key, Server, Settings, SettingsError, Store, Upstream
+from relay_app.settings_file import (
+    settings_from_environment,
+    settings_from_file,
+    settings_from_toml,
+)
 
 EXAMPLE = Path(__file__).parent.parent / "relay.example.toml"
 SECRET = "sk-planted-secret-0123456789"
@@ -22,7 +27,7 @@ UPSTREAMS = '[[upstreams]]\nname = "u"\nbase_url = "wss://host/v1"\napi_keys = [
 
 
 def read(text: str, environ: dict[str, str] | None = None, **options) -> Settings:
-    return Settings.from_toml(text, source="relay.toml", environ=environ or {}, **options)
+    return settings_from_toml(text, source="relay.toml", environ=environ or {}, **options)
 
 
 def complete(text: str = "", *, keys: str = KEYS, upstreams: str = UPSTREAMS) -> str:
@@ -249,7 +254,7 @@ def test_every_usual_form_of_a_proxy_is_taken(url):
 def test_a_ca_file_is_relative_to_the_settings(tmp_path):
     config = tmp_path / "relay.toml"
     config.write_text(up('ca_file = "ca.pem"'))
-    assert Settings.from_file(config).upstreams[0].ca_file == str(tmp_path / "ca.pem")
+    assert settings_from_file(config).upstreams[0].ca_file == str(tmp_path / "ca.pem")
 
 
 @pytest.mark.parametrize("url", ["ws://h", "wss://h:8443/v1/", "https://h", "http://[::1]:9/v1"])
@@ -360,7 +365,7 @@ def test_no_secret_is_in_the_repr():
 def test_a_file_is_read_as_editors_leave_it(tmp_path, encode):
     file = tmp_path / "relay.toml"
     file.write_bytes(encode(complete()))
-    assert Settings.from_file(file, {}).upstreams[0].name == "u"
+    assert settings_from_file(file, {}).upstreams[0].name == "u"
 
 
 @pytest.mark.parametrize(
@@ -378,20 +383,20 @@ def test_a_file_that_is_no_settings_file_is_refused_in_one_line(tmp_path, conten
     file = tmp_path / "relay.toml"
     file.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
-        Settings.from_file(file, {})
+        settings_from_file(file, {})
     assert str(caught.value).startswith(f"{file}: {said}")
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_file_that_never_ends_is_not_read_to_its_end():
     with pytest.raises(SettingsError, match="/dev/zero: more than"):
-        Settings.from_file("/dev/zero", {})
+        settings_from_file("/dev/zero", {})
 
 
 def test_a_file_that_cannot_be_read_says_how_to_name_one(tmp_path):
     for path, why in ((tmp_path / "none.toml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SettingsError, match=why) as caught:
-            Settings.from_file(path, {})
+            settings_from_file(path, {})
         assert "--config" in str(caught.value)
         assert "RELAY_CONFIG" in str(caught.value)
 
@@ -399,10 +404,10 @@ def test_a_file_that_cannot_be_read_says_how_to_name_one(tmp_path):
 def test_the_environment_names_the_file(tmp_path, monkeypatch):
     file = tmp_path / "other.toml"
     file.write_text(complete())
-    assert Settings.from_environment({"RELAY_CONFIG": str(file)}).source == str(file)
+    assert settings_from_environment({"RELAY_CONFIG": str(file)}).source == str(file)
     monkeypatch.chdir(tmp_path)
     file.rename(tmp_path / "relay.toml")
-    assert Settings.from_environment({}).source == "relay.toml"
+    assert settings_from_environment({}).source == "relay.toml"
 
 
 def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
@@ -412,7 +417,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         complete('[store]\nurl = "sqlite:///var/relay.db"\n[audit]\nsink = "jsonl:audit.jsonl"')
     )
     monkeypatch.chdir(tmp_path)
-    settings = Settings.from_file("etc/relay.toml", {})
+    settings = settings_from_file("etc/relay.toml", {})
     assert settings.store.url == f"sqlite:///{folder}/var/relay.db"
     assert settings.audit.sink == f"jsonl:{folder}/audit.jsonl"
 
@@ -437,12 +442,12 @@ def test_thousands_of_keys_are_read_and_the_wrong_one_is_named():
 def test_the_example_loads_given_the_variables_it_names():
     text = EXAMPLE.read_text()
     environ = {"RELAY_KEY": "rk-12345678", "OPENAI_API_KEY": "sk-12345678"}
-    settings = Settings.from_file(EXAMPLE, environ)
+    settings = settings_from_file(EXAMPLE, environ)
     assert [k.name for k in settings.keys] == ["team-a"]
     for name in environ:
         assert f"env:{name}" in text
         with pytest.raises(SettingsError, match=name):
-            Settings.from_file(EXAMPLE, {k: v for k, v in environ.items() if k != name})
+            settings_from_file(EXAMPLE, {k: v for k, v in environ.items() if k != name})
 
 
 @pytest.mark.parametrize("section", [Server, Auth, Key, Upstream, Store, Audit])
@@ -483,26 +488,26 @@ def test_a_store_may_have_the_keys_that_a_file_has_not():
 
 
 def test_a_command_needs_the_variables_of_its_own_sections_alone():
-    only = Settings.from_toml(
+    only = settings_from_toml(
         UNSET + '[store]\nurl = "env:STORE"', environ={"STORE": "redis://h/0"}, only=["store"]
     )
     assert only.store.url == "redis://h/0"
     assert (only.keys, only.upstreams) == ((), ())
     with pytest.raises(SettingsError, match="that variable is not set"):
-        Settings.from_toml('[store]\nurl = "env:STORE"', environ={}, only=["store"])
+        settings_from_toml('[store]\nurl = "env:STORE"', environ={}, only=["store"])
 
 
 def test_a_command_about_keys_reads_all_of_them_but_their_secrets():
     more = 'models = ["x"]\n[[keys]]\nname = "b"\nkey = "env:NOT_SET_EITHER"\n'
-    found = Settings.from_toml(key(f'key = "env:NOT_SET"\n{more}'), environ={}, only=["keys"]).keys
+    found = settings_from_toml(key(f'key = "env:NOT_SET"\n{more}'), environ={}, only=["keys"]).keys
     assert [(k.name, k.models) for k in found] == [("a", ("x",)), ("b", ("*",))]
     with pytest.raises(SettingsError, match="'a' is used twice"):
-        Settings.from_toml(complete(keys=KEYS + KEYS), environ={}, only=["keys"])
+        settings_from_toml(complete(keys=KEYS + KEYS), environ={}, only=["keys"])
 
 
 def test_a_section_that_is_none_is_named_to_every_command():
     with pytest.raises(SettingsError, match="stoer is not a setting"):
-        Settings.from_toml("[stoer]", environ={}, only=["store"])
+        settings_from_toml("[stoer]", environ={}, only=["store"])
 
 
 # -- keys that stand in no file -----------------------------------------------------------------

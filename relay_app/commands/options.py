@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from relay_app.settings import CONFIG_VARIABLE, Settings
+from relay_app.settings import Settings
+from relay_app.settings_file import CONFIG_VARIABLE, settings_from_environment, settings_from_file
 
 __all__ = [
     "check_output",
@@ -48,8 +49,8 @@ def read_settings(config: Path | None, *only: str) -> Settings:
     """
     options: dict[str, Any] = {"only": only} if only else {}
     if config is None:
-        return Settings.from_environment(**options)
-    return Settings.from_file(config, **options)
+        return settings_from_environment(**options)
+    return settings_from_file(config, **options)
 
 
 def moment(text: str | None) -> float | None:

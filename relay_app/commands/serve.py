@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from relay_app.commands.options import config_option, one_line_errors, read_settings
-from relay_app.settings import CONFIG_VARIABLE
+from relay_app.settings_file import CONFIG_VARIABLE
 
 __all__ = ["serve"]
 

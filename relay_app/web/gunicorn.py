@@ -24,7 +24,8 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 
 from relay_app import snapshot  # noqa: E402
-from relay_app.settings import Settings, SettingsError  # noqa: E402
+from relay_app.settings import SettingsError  # noqa: E402
+from relay_app.settings_file import settings_from_environment  # noqa: E402
 from relay_app.web.preflight import check_doors, check_files  # noqa: E402
 from relay_app.web.scratch import Scratch, is_scratch, scratch_place  # noqa: E402
 from relay_app.web.served import relay_in  # noqa: E402
@@ -59,7 +60,7 @@ try:
     # Workers, which are forked from this process, read what was read here: what has become of a
     # file when one of them has to be replaced counts at the next start or reload, not before.
     with snapshot.taken_anew():
-        _settings = Settings.from_environment()
+        _settings = settings_from_environment()
         check_files(_settings)
 except SettingsError as error:
     # gunicorn would show any other exception with its own traceback around it.

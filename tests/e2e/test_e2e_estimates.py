@@ -76,9 +76,9 @@ LOADS_ONCE = """
 import gevent
 from relay_app.app import Relay
 from relay_app.meter import vocabulary
-from relay_app.settings import Settings
+from relay_app.settings_file import settings_from_file
 from relay_app.ledger.stores.memory import MemoryStore
-relay = Relay(Settings.from_file({config!r}), store=MemoryStore())
+relay = Relay(settings_from_file({config!r}), store=MemoryStore())
 assert vocabulary.loaded() is None
 calls, load = [], relay.load
 relay.load = lambda: (calls.append(1), load())

@@ -25,7 +25,7 @@ from support.workers import files, metric, metrics, sessions_closed, threads, wo
 
 from relay_app.app import create_app
 from relay_app.session.greenlet_pool import Worker
-from relay_app.settings import Settings
+from relay_app.settings_file import settings_from_file
 
 SESSIONS = 200
 SEED = 20_260_101
@@ -284,7 +284,7 @@ def test_sigterm_ends_the_rest_and_settles_them(
 def relay_in_this_process(folder: Path, base_url: str) -> Iterator[RelayProcess]:
     """The relay under pywsgi, on the hub of a thread of this process."""
     config = write_settings(folder, base_url, server=UNHEARD)
-    app = create_app(Settings.from_file(config))
+    app = create_app(settings_from_file(config))
     listening = threading.Event()
     port: list[int] = []
     stop: list[Callable[[], None]] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fuzz.target import Target
 from relay_app.settings import Settings, SettingsError
+from relay_app.settings_file import settings_from_toml
 from relay_app.web.preflight import open_configured
 
 __all__ = ["TARGET", "check"]
@@ -46,7 +47,7 @@ def check(data: bytes) -> None:
 def _read(text: str, only: list[str]) -> Settings | None:
     base = Path("/nowhere")
     try:
-        return Settings.from_toml(text, source="f.toml", base=base, environ=ENVIRON, only=only)
+        return settings_from_toml(text, source="f.toml", base=base, environ=ENVIRON, only=only)
     except SettingsError as error:
         _said(error, text)
     return None

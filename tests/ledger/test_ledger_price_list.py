@@ -7,6 +7,7 @@ import pytest
 
 from relay_app.ledger.price_list import price_list
 from relay_app.settings import Settings, SettingsError
+from relay_app.settings_file import settings_from_file
 
 SETTINGS = """
 [auth]
@@ -34,7 +35,7 @@ output_text = 14.4
 
 def settings(folder: Path, more: str = "", upstream: str = "") -> Settings:
     (folder / "relay.toml").write_text(SETTINGS.format(upstream=upstream, more=more))
-    return Settings.from_file(folder / "relay.toml", {})
+    return settings_from_file(folder / "relay.toml", {})
 
 
 def test_without_a_file_of_ones_own_the_built_in_prices_count(tmp_path):

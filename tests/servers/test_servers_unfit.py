@@ -8,7 +8,7 @@ from servers_support import UNFIT, UPGRADE, Answer, Faces, ask, settings_parts
 from support.relays import RelayProcess, relay, write_settings
 
 from relay_app.extension import RealtimeRelay
-from relay_app.settings import Settings
+from relay_app.settings_file import settings_from_file
 
 
 @pytest.fixture(scope="module", params=UNFIT)
@@ -43,7 +43,7 @@ def test_the_other_routes_work(unfit: RelayProcess):
 def test_flasks_test_client_is_such_a_server(tmp_path, faces: Faces):
     app = Flask("host")
     config = write_settings(tmp_path, faces.url)
-    RealtimeRelay(app, settings=Settings.from_file(config))
+    RealtimeRelay(app, settings=settings_from_file(config))
     response = app.test_client().get("/v1/realtime?model=echo", headers=UPGRADE)
     assert response.status_code == 501
     assert response.json["error"]["code"] == "server_not_supported"

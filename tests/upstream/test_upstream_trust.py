@@ -3,7 +3,8 @@ import ssl
 import pytest
 import trustme
 
-from relay_app.settings import Settings, SettingsError, Upstream
+from relay_app.settings import SettingsError, Upstream
+from relay_app.settings_file import settings_from_toml
 from relay_app.upstream.trust import check_ca_files, verifying_context, warn_of_clear_text
 
 
@@ -50,7 +51,7 @@ def test_a_file_without_certificates_is_named_and_not_shown(tmp_path, content):
 def test_no_setting_turns_verification_off(name):
     text = f'[[upstreams]]\nname="u"\nbase_url="wss://h"\napi_keys=["k"]\n{name}=false\n'
     with pytest.raises(SettingsError, match=f"{name} is not a setting"):
-        Settings.from_toml(text)
+        settings_from_toml(text)
 
 
 def test_what_turns_it_off_for_others_does_not_here(monkeypatch):

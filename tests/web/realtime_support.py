@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from relay_app.app import create_app
 from relay_app.ledger.stores import Store
-from relay_app.settings import Settings
+from relay_app.settings_file import settings_from_file
 from relay_app.upstream.dial import Dialled
 from relay_app.wire.link import Link
 from relay_app.wire.rooms import Rooms
@@ -45,7 +45,7 @@ class Upstream:
 
 def app_with(dial: Any, folder: Path, *, store: Store | None = None, **sections: str) -> Flask:
     config = write_settings(folder, "ws://unused.invalid/v1", **sections)
-    return create_app(Settings.from_file(config), dial=dial, store=store)
+    return create_app(settings_from_file(config), dial=dial, store=store)
 
 
 def ask(app: Flask, sock: socket.socket, query: str = "model=gpt-realtime", **headers: str):

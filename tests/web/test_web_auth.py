@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from relay_app.errors import ClientFault
-from relay_app.settings import Key, Settings
+from relay_app.settings import Key
+from relay_app.settings_file import settings_from_toml
 from relay_app.web.auth import Authenticator, Principal, credential_of, is_query_credential
 
 SECRET = "rk-planted-0123456789"
@@ -217,7 +218,7 @@ def test_who_was_told_a_name_keeps_it_while_a_key_has_it():
 
 def test_keys_are_held_and_looked_up_as_digests_alone():
     """So that how long a comparison takes tells of a digest, which nobody can choose."""
-    settings = Settings.from_toml(
+    settings = settings_from_toml(
         f'[[keys]]\nname="a"\nkey="{SECRET}"\n[[upstreams]]\nname="u"\nbase_url="wss://h"\n'
         'api_keys=["k"]\n'
     )

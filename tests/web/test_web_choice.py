@@ -12,7 +12,8 @@ from support.relays import KEY, PROVIDER_KEY, write_settings
 from relay_app.app import create_app
 from relay_app.errors import UpstreamFault
 from relay_app.ledger.stores.memory import MemoryStore
-from relay_app.settings import Settings, SettingsError
+from relay_app.settings import SettingsError
+from relay_app.settings_file import settings_from_file
 from relay_app.upstream.dial import Dialled
 
 SECOND = """
@@ -117,7 +118,7 @@ def test_a_client_with_a_key_of_its_own_brings_it_to_each(tmp_path: Path, upstre
     text = text.replace('api_keys = ["sk-planted-second-1", "sk-planted-second-2"]', "")
     config.write_text(text)
     dial = FirstIsDown(upstream)
-    dial.app = create_app(Settings.from_file(config), dial=dial, store=MemoryStore())
+    dial.app = create_app(settings_from_file(config), dial=dial, store=MemoryStore())
     ends[0].close()
     with pytest.raises(BrokenPipeError):
         ask(dial.app, ends[1])
@@ -127,4 +128,4 @@ def test_a_client_with_a_key_of_its_own_brings_it_to_each(tmp_path: Path, upstre
 def test_a_ca_file_that_is_none_is_told_when_the_application_is_made(tmp_path: Path):
     config = write_settings(tmp_path, "wss://h", upstreams='ca_file = "none.pem"')
     with pytest.raises(SettingsError, match=r"ca_file = .*none\.pem': cannot be read"):
-        create_app(Settings.from_file(config), store=MemoryStore())
+        create_app(settings_from_file(config), store=MemoryStore())

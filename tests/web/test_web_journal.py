@@ -12,6 +12,7 @@ from relay_app.ledger.stores import Store, StoreError, open_store
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.meter.usage import UsageRecord, record_id
 from relay_app.settings import Settings, SettingsError
+from relay_app.settings_file import settings_from_toml
 
 TOML = """
 [auth]
@@ -49,7 +50,7 @@ class Remote(MemoryStore):
 
 
 def settings(folder: Path, store: str = "") -> Settings:
-    return Settings.from_toml(TOML.format(store=store), base=folder)
+    return settings_from_toml(TOML.format(store=store), base=folder)
 
 
 def relay(folder: Path, store: Store, more: str = "") -> Relay:

@@ -21,7 +21,8 @@ from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.leases import Ask, Lease
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.meter.usage import UsageRecord
-from relay_app.settings import Key, Settings
+from relay_app.settings import Key
+from relay_app.settings_file import settings_from_file
 
 
 def limited(upstream: Any, folder: Path, keys: str) -> Flask:
@@ -214,7 +215,7 @@ def test_limits_that_are_changed_hold_for_open_sessions(
     stored = StoredKey(before, created_at=0.0)
     store.put_key(stored, instead_of=None)
     config = write_settings(tmp_path, "ws://unused.invalid/v1")
-    app = create_app(Settings.from_file(config), store=store, dial=upstream, key_seconds=0.01)
+    app = create_app(settings_from_file(config), store=store, dial=upstream, key_seconds=0.01)
     relay = relay_of(app)
     allowance = relay.hub.run(relay.budgets.reserve, "rs_other", before)
     monkeypatch.setattr("relay_app.ledger.stored_keys.ASK_SECONDS", 0.01)

@@ -16,7 +16,8 @@ from relay_app.ledger.stores.base import StoreError
 from relay_app.ledger.stores.keys import StoredKey
 from relay_app.ledger.stores.memory import MemoryStore
 from relay_app.meter.usage import Usage, UsageRecord, record_id
-from relay_app.settings import Key, Settings
+from relay_app.settings import Key
+from relay_app.settings_file import settings_from_toml
 from relay_app.web import ops
 
 KEYS = (
@@ -51,7 +52,7 @@ class Site:
 
     def __init__(self, text: str = KEYS + UPSTREAMS + STORE) -> None:
         self.store = Moody()
-        self.app = create_app(Settings.from_toml(text, environ={}), store=self.store)
+        self.app = create_app(settings_from_toml(text, environ={}), store=self.store)
         self.relay: Relay = self.app.extensions["relay_app"]
 
     def get(self, path: str, key: str = "", **options: Any) -> Any:
