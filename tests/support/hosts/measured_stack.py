@@ -1,5 +1,5 @@
 """The relay alone, with a word on how much of Python's stack each session's greenlet has needed by
-the time it waits for its end."""
+the time it waits for its end. One session at a time."""
 
 import sys
 from collections.abc import Callable
@@ -22,10 +22,10 @@ def create() -> Any:
 
 def measured(handle: Callable[..., None]) -> Callable[..., None]:
     def handle_and_tell(*args: Any) -> None:
-        deepest = 0
+        deepest = at_work = 0
 
         def look(frame: FrameType, event: str, _: Any) -> None:
-            nonlocal deepest
+            nonlocal deepest, at_work
             if event != "call":
                 return
             depth, each = 0, frame
@@ -34,13 +34,15 @@ def measured(handle: Callable[..., None]) -> Callable[..., None]:
                 each = each.f_back
             deepest = max(deepest, depth)
             if frame.f_code is Ends.wait.__code__:
-                print(f"stack bytes={deepest}", flush=True)
+                at_work = deepest
 
         sys.setprofile(look)
         try:
             handle(*args)
         finally:
             sys.setprofile(None)
+        # Not before: a thread has one profile, and this session takes the next one's away.
+        print(f"stack bytes={at_work}", flush=True)
 
     return handle_and_tell
 
