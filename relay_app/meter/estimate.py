@@ -10,8 +10,8 @@ The rules:
    drives every one to its limit, a few kB in life.
 
 What a message costs here: audio and deltas a look at their ends and an addition, most of them not
-even a call; four parses of small events a spoken turn. Text is tokenised once, when its item or
-its response is whole.
+even a call; four parses of small events a spoken turn. Text is tokenised once, when its item is
+whole, or its response is and nobody reported what that used.
 """
 
 from collections.abc import Callable
@@ -148,7 +148,7 @@ class Estimator:
         self._skim_for(None)
         given = response.get("output")
         items = [mapping(item) for item in given] if isinstance(given, list) else []
-        written = output.written(items)
+        written = output.written(items, reported=bool(reported))
         self._note(written)
         estimate = self._used(output, written.tokens)
         if not output.outside:

@@ -1,8 +1,8 @@
 """What one running response has put out: audio by its bytes, text by its end or its deltas.
 
-The rule: deltas are only added up. ``response.done`` repeats all text of a response, so that is
-what is tokenised, once; a response that never gets there is counted by its deltas, of which
-OpenAI sends one a token.
+The rule: deltas are only added up, and of text and speech OpenAI sends one a token.
+``response.done`` repeats all text of a response; that is tokenised, once, where the estimate is
+what is billed, or where the deltas do not tell.
 """
 
 from collections.abc import Iterable
@@ -68,8 +68,14 @@ class Output:
         heard = self.audio_bytes and SPOKEN_TOKENS not in self.framing
         return tokens + SPOKEN_TOKENS if heard else tokens
 
-    def written(self, items: list[dict[str, Any]]) -> Counted:
-        """The text tokens of the output ``items``, or of the deltas if there is no text in them."""
+    def written(self, items: list[dict[str, Any]], *, reported: bool) -> Counted:
+        """The text tokens of the output ``items``, or of the deltas if there is no text in them.
+
+        Of a response that was ``reported``, which is billed by that, the deltas serve if they are
+        all that it wrote: a call's name is in none.
+        """
+        if reported and self.pieces and CALL_TOKENS not in self.framing:
+            return Counted(self.said_tokens)
         texts: list[str] = []
         framing = 0
         for item in items[:MAX_ITEMS]:
