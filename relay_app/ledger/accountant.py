@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -102,8 +102,7 @@ class Accountant:
         self._pid: int | None = None
         self._hub: Hub | None = None
         self._flusher: gevent.Greenlet[..., None] | None = None
-        self._latest: gevent.Greenlet[..., None] | None = None
-        self._asking: gevent.Greenlet[..., None] | None = None
+        self._alarm: Any = None
         self._reset()
 
     def _reset(self) -> None:
@@ -120,6 +119,7 @@ class Accountant:
             )
         self._outbox = Outbox(self.max_pending)
         self._begun: list[Callable[[], Sequence[UsageRecord]]] = []
+        self._rung = False
         self._wake = Event()
         self._hurry = Event()
         self._tried = Event()
@@ -231,8 +231,7 @@ class Accountant:
             return
         self.start()
         self._outbox.checkpoint(records)
-        if self._latest is None or self._latest.ready():
-            self._latest = gevent.spawn_later(CHECKPOINT_SECONDS, self._wake.set)
+        self._set_alarm()
 
     def checkpoint_soon(self, make: Callable[[], Sequence[UsageRecord]]) -> None:
         """Queue the checkpoints that ``make`` gives ``CHECKPOINT_SECONDS`` from now at the latest,
@@ -244,8 +243,7 @@ class Accountant:
             return
         self.start()
         self._begun.append(make)
-        if self._asking is None or self._asking.ready():
-            self._asking = gevent.spawn_later(CHECKPOINT_SECONDS, self._ask)
+        self._set_alarm()
 
     def flush(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until all recorded so far is durable, and say whether
@@ -287,9 +285,9 @@ class Accountant:
             self._reset()  # what a parent left pending is the parent's to write
             self._store.close()  # never used from here, so there is nothing to wait for
         else:
-            for greenlet in (self._flusher, self._latest, self._asking):
-                if greenlet is not None:
-                    greenlet.kill()
+            self._alarm.close()
+            if self._flusher is not None:
+                self._flusher.kill()
             if self.shipper is not None:
                 self.shipper.finish(max(0.0, deadline - time.monotonic()))
                 durable = durable or self._bypass(self.shipper)
@@ -338,7 +336,10 @@ class Accountant:
                 self._reset()
             self._pid = os.getpid()
             self._hub = get_hub()
-            self._flusher = self._latest = self._asking = None
+            self._flusher = None
+            # One for all: at the pace of speech each response sets it, and a greenlet that waits
+            # is five times what this takes.
+            self._alarm = self._hub.loop.timer(0, CHECKPOINT_SECONDS)
             self._readers = ThreadPool(READERS)
         elif self._hub is not get_hub():
             raise RuntimeError("an accountant serves one hub, and this is another thread's")
@@ -350,13 +351,24 @@ class Accountant:
     def _mine(self) -> bool:
         return self._pid == os.getpid()
 
+    def _set_alarm(self) -> None:
+        if not self._alarm.active:
+            # Not start(): of a timer that has fired once nothing is left, and it fires at once.
+            self._alarm.again(self._ring)
+
+    def _ring(self) -> None:
+        self._alarm.stop()
+        self._rung = True
+        self._wake.set()
+
     def _ask(self) -> None:
+        """What has begun for its checkpoints."""
+        self._rung = False
         breath = Breath()
         # One that is new meanwhile is as near to the disk as the others.
         while self._begun:
             self._outbox.checkpoint(self._begun.pop(0)())
             breath.take()
-        self._wake.set()
 
     def _flush_forever(self) -> None:
         failures = 0
@@ -368,6 +380,9 @@ class Accountant:
             if pause > 0:
                 self._hurry.wait(pause)
             self._leave_if_replaced()
+            if self._rung:
+                self._ask()
+                self._leave_if_replaced()
             self._wake.clear()
             self._hurry.clear()
             commits, checkpoints = self._outbox.commits(), self._outbox.checkpoints()

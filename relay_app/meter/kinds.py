@@ -10,7 +10,7 @@ from typing import Final
 from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER, TEXT_DELTAS
 
 __all__ = ["AUDIO_BYTES", "CLIENT_KINDS", "FIRST_TEXT", "PLAIN", "SERVER_KINDS", "TEXTS", "TOLD",
-           "kinds_without"]  # fmt: skip
+           "TOLD_SOON", "kinds_without"]  # fmt: skip
 
 TEXTS: Final = sorted(TEXT_DELTAS)
 """The kinds of text, in the order of their bits."""
@@ -18,8 +18,10 @@ TEXTS: Final = sorted(TEXT_DELTAS)
 PLAIN: Final = 0
 AUDIO_BYTES: Final = 1
 TOLD: Final = 2
-FIRST_TEXT: Final = 3
-"""What may become of a type: nothing, a sum of audio, a note, or a sum of the first of TEXTS."""
+TOLD_SOON: Final = 3
+FIRST_TEXT: Final = 4
+"""What may become of a type: nothing, a sum of audio, a note for whoever looks next, one that is to
+be looked at soon, or a sum of the first of TEXTS."""
 
 _AT_ONCE: Final = frozenset(
     {
@@ -40,6 +42,8 @@ _AT_ONCE: Final = frozenset(
 _TELLING: Final = (
     COUNTED | ASKED | {"input_audio_buffer.cleared", "input_audio_buffer.commit"}
 ) - _AT_ONCE
+_SOON: Final = frozenset({"response.created"})
+"""These begin units, of which there is soon to be a checkpoint."""
 
 
 def _kind(name: str) -> int:
@@ -47,6 +51,8 @@ def _kind(name: str) -> int:
         return FIRST_TEXT + TEXTS.index(name)
     if name in AUDIO:
         return AUDIO_BYTES
+    if name in _SOON:
+        return TOLD_SOON
     return TOLD if name in _TELLING else PLAIN
 
 

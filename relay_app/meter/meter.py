@@ -96,8 +96,8 @@ class Meter:
 
     def note_down(self, tell: Callable[[], None] | None) -> None:
         """From now on skims may note what only tells something, to be looked at with what comes
-        next. ``tell`` is called when there is something of the kind, and is to see to it that
-        the meter is asked for something soon. With None all is looked at when it comes."""
+        next, or when the meter is asked for something. ``tell`` is called when a response has
+        begun, and is to see to it that this is soon. With None all is looked at when it comes."""
         self._notes.on_message = tell
 
     def _catch_up(self) -> None:

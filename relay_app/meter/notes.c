@@ -17,7 +17,7 @@ notes_have_room(const Notes *self, Py_ssize_t length)
 }
 
 int
-notes_add(Notes *self, int sent, PyObject *payload)
+notes_add(Notes *self, int sent, PyObject *payload, int soon)
 {
     PyObject *at = PyObject_CallNoArgs(self->clock);
     if (at == NULL) {
@@ -39,7 +39,8 @@ notes_add(Notes *self, int sent, PyObject *payload)
     told->at = at;
     told->payload = payload;
     memset(&self->sums, 0, sizeof self->sums);
-    self->untold |= self->count++ == 0;
+    self->count++;
+    self->untold |= soon;
     return 0;
 }
 

@@ -34,7 +34,7 @@ typedef struct {
     Sums sums;
     Told *messages; /* room for MAX_MESSAGES, or NULL if there is none */
     int count;
-    int untold; /* whether on_message is still to be called for them */
+    int untold; /* whether on_message is still to be called for one of them */
 } Notes;
 
 extern PyType_Spec notes_spec;
@@ -42,10 +42,11 @@ extern PyType_Spec notes_spec;
 /* Whether a message of so many bytes may be noted now. */
 int notes_have_room(const Notes *self, Py_ssize_t length);
 
-/* Notes a message: 0, or -1 with an exception and nothing noted. Takes over `payload`. */
-int notes_add(Notes *self, int sent, PyObject *payload);
+/* Notes a message, that somebody is to look at `soon` or not: 0, or -1 with an exception and
+ * nothing noted. Takes over `payload`. */
+int notes_add(Notes *self, int sent, PyObject *payload, int soon);
 
-/* Says once that there is a message, to whoever asked for it. */
+/* Says that there is a message to be looked at soon, to whoever asked for it, if it was not said. */
 void notes_tell(Notes *self);
 
 #endif

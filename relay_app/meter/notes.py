@@ -26,8 +26,8 @@ bit for each kind of text that was among them."""
 class PythonNotes:
     """What the skims of both directions have noted. ``clock`` says when a message came.
 
-    ``on_message`` is called when there is a message after there was none; without it no message is
-    noted. It should see to it that somebody takes the notes soon.
+    ``on_message`` is called when there is a message that is to be looked at soon; without it no
+    message is noted. It should see to it that somebody takes the notes.
     """
 
     __slots__ = ("_appended", "_clock", "_lines", "_piece_bytes", "_pieces", "_spoken", "_texts",
@@ -60,7 +60,7 @@ class PythonNotes:
             self._spoken += size
         self.pending = True
 
-    def add_message(self, sent: bool, payload: bytes) -> bool:
+    def add_message(self, sent: bool, payload: bytes, *, soon: bool) -> bool:
         """Notes a message as it is, if there is room for it."""
         lines = self._lines
         if self.on_message is None or len(lines) == MAX_MESSAGES:
@@ -68,7 +68,7 @@ class PythonNotes:
         if len(payload) > MAX_MESSAGE_BYTES:
             return False
         lines.append(self._line((sent, self._clock(), payload)))
-        self._untold = self._untold or len(lines) == 1
+        self._untold = self._untold or soon
         return True
 
     def _line(self, told: Told | None) -> Line:

@@ -34,7 +34,7 @@ enum { WHOLE_TEXT = 0x81 };
 enum { HEAD_BYTES = 512, NEAR_BYTES = 128, SHORT_TAIL_BYTES = 64, BRACE_BYTES = 16 };
 enum { MAX_UNIT_BYTES = 256 };
 /* What becomes of a type; texts are numbered from FIRST_TEXT on. */
-enum { PLAIN = 0, AUDIO = 1, TOLD = 2, FIRST_TEXT = 3, MAX_TEXTS = 32 };
+enum { PLAIN = 0, AUDIO = 1, TOLD = 2, TOLD_SOON = 3, FIRST_TEXT = 4, MAX_TEXTS = 32 };
 
 typedef struct {
     PyObject_HEAD
@@ -399,7 +399,7 @@ is_of_unit(Skim *self, const Text *text, const String *unit)
 
 /* Notes the message as it is, if there is room. */
 static int
-note(Skim *self, const Text *text)
+note(Skim *self, const Text *text, int soon)
 {
     if (!notes_have_room(self->notes, text->length))
         return 0;
@@ -408,7 +408,7 @@ note(Skim *self, const Text *text)
         return 0;
     if (text->key != NULL)
         unmask(text, 0, text->length, (unsigned char *)PyBytes_AS_STRING(payload));
-    return notes_add(self->notes, self->sent, payload) == 0;
+    return notes_add(self->notes, self->sent, payload, soon) == 0;
 }
 
 /* Adds a message up; whether it was certain how. */
@@ -434,8 +434,8 @@ add_up(Skim *self, Text *text)
         return 0;
     if (kind == PLAIN)
         return ends_whole(text);
-    if (kind == TOLD)
-        return note(self, text);
+    if (kind == TOLD || kind == TOLD_SOON)
+        return note(self, text, kind == TOLD_SOON);
     if (!is_of_unit(self, text, &event.unit))
         return 0;
     Sums *sums = &self->notes->sums;

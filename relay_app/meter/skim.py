@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from relay_app.meter.audio import base64_bytes
 from relay_app.meter.events import HEAD_BYTES, peek_usual
 from relay_app.meter.fields import BASE64, SHORT_TAIL_BYTES
-from relay_app.meter.kinds import AUDIO_BYTES, PLAIN, TOLD
+from relay_app.meter.kinds import AUDIO_BYTES, PLAIN, TOLD, TOLD_SOON
 from relay_app.meter.notes import MAX_MESSAGE_BYTES, PythonNotes
 from relay_app.meter.reading import NEAR_BYTES
 
@@ -23,6 +23,9 @@ Data = bytes | bytearray
 
 _TEXT: Final = 0x1
 """The opcode."""
+_BY_TYPE: Final = (PLAIN, TOLD, TOLD_SOON)
+"""Of these messages the type is all that counts."""
+
 _AUDIO_ENDS: Final = b'"}'
 _BEGINS: Final = b'{"type":"'
 _PLAIN_STRING: Final = rb'"[^"\\\x00-\x1f]*+"'
@@ -161,7 +164,7 @@ class PythonSkim:
         kind = self._kinds.get(bytes(text[type_at:type_ends]))
         if kind is None:
             return False
-        if kind in (PLAIN, TOLD):
+        if kind in _BY_TYPE:
             return self._pass(kind, data, begin, end, key)
         match = self._match(text, at, stop)
         if match is None or not (self._sent or self._is_of_unit(match[2])):
@@ -204,7 +207,7 @@ class PythonSkim:
         payload = _unmasked(data[begin:end], key) if key else bytes(data[begin:end])
         if peek_usual(payload) is None or not payload.endswith(b"}"):
             return False
-        return kind == PLAIN or self._notes.add_message(self._sent, payload)
+        return kind == PLAIN or self._notes.add_message(self._sent, payload, soon=kind == TOLD_SOON)
 
 
 def _size(kind: int, text: Data, start: int, stop: int) -> int:

@@ -68,8 +68,7 @@ class Bill:
                 self._no_checkpoint(error)
 
     def look_soon(self) -> None:
-        """Has the meter look at what was noted, and what has begun checkpointed, unless it ends at
-        once. Never blocks."""
+        """A response has begun: has it checkpointed, unless it ends at once. Never blocks."""
         if self._asked:
             return
         self._asked = True

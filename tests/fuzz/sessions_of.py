@@ -51,7 +51,7 @@ class _Player:
         self._told = True
 
     def keep_up(self) -> None:
-        """Asks something, if there is something to look at: a session does so within 0.2 s."""
+        """Asks something, if a response has begun: a session does so within 0.2 s."""
         if self._told:
             self._told = False
             _ = self.meter.responses_open

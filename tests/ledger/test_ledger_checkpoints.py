@@ -1,5 +1,6 @@
 """Checkpoints: they join what is written, cost nobody anything, and yield to every end."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,18 @@ def test_what_begins_is_asked_for_its_checkpoint_in_a_while(accountant: Maker) -
     assert store.calls == [running]
     ledger.checkpoint_soon(lambda: [residual("c")])
     until(lambda: len(store.calls) == 2)
+
+
+def test_each_that_begins_is_given_the_time_to_end(
+    accountant: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay_app.ledger.accountant.CHECKPOINT_SECONDS", 0.1)
+    ledger = accountant(ScriptedStore())
+    for _ in range(3):
+        begun, asked = time.monotonic(), []
+        ledger.checkpoint_soon(lambda asked=asked: asked.append(time.monotonic()) or [])
+        until(lambda asked=asked: asked != [])
+        assert asked[0] - begun >= 0.09
 
 
 def test_what_begins_while_others_are_asked_is_asked_too(

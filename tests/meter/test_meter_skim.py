@@ -423,17 +423,20 @@ def test_whatever_a_meter_is_asked_it_has_looked_at_its_notes(ask: str, twin: st
 
 
 @each_twin
-def test_it_says_so_each_time_that_there_is_something_after_there_was_nothing(twin: str) -> None:
+def test_it_says_so_each_time_that_a_response_has_begun_and_of_nothing_else(twin: str) -> None:
     calls: list[str] = []
     meter = meter_with(twin)
     meter.note_down(lambda: calls.append("told"))
     appended = said("input_audio_buffer.append", audio="A" * 40)
-    through(meter, "c2s", [appended], skims=True)
+    item = said("conversation.item.added", item={"id": "item_1", "status": "in_progress"})
+    through(meter, "c2s", [appended, said("response.create")], skims=True)
+    through(meter, "s2c", [item], skims=True)
     assert calls == []
-    through(meter, "c2s", [said("response.create")], skims=True)
-    through(meter, "s2c", [CREATED], skims=True)
+    through(meter, "s2c", [CREATED, item], skims=True)
+    assert calls == ["told"]
     assert meter.responses_open == 1
-    through(meter, "c2s", [said("response.create")], skims=True)
+    through(meter, "s2c", [item], skims=True)
+    through(meter, "s2c", [said("response.created", response={"id": "resp_2"})], skims=True)
     assert calls == ["told"] * 2
 
 

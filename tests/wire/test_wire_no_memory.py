@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from wire_support import compiled
 
+from relay_app.meter.kinds import FIRST_TEXT, TOLD
 from relay_app.wire.frames import CONTINUATION, TEXT, encode
 
 _testcapi = pytest.importorskip("_testcapi", reason="this Python cannot run out of memory at will")
@@ -83,7 +84,7 @@ def test_sums_that_cannot_be_handed_out_are_kept(step: int) -> None:
     compiled = pytest.importorskip("relay_app.meter._skim")
     notes = compiled.Notes(lambda: 1.5)
     notes.on_message = gc.isenabled  # which allocates nothing
-    skim = compiled.Skim({b"t": 3, b"told": 2}, b"delta", notes, sent=True)
+    skim = compiled.Skim({b"t": FIRST_TEXT, b"told": TOLD}, b"delta", notes, sent=True)
     payloads = [b'{"type":"t","delta":"%b"}' % (b"x" * 400), b'{"type":"told"}']
     run = Scanner(masked=False, max_message_bytes=1_000).feed(
         b"".join(encode(TEXT, payload) for payload in (*payloads, payloads[0]))
@@ -100,7 +101,7 @@ def test_a_message_that_cannot_be_noted_is_left_to_be_looked_at(step: int) -> No
     compiled = pytest.importorskip("relay_app.meter._skim")
     notes = compiled.Notes(lambda: 1.5)
     notes.on_message = gc.isenabled  # which allocates nothing
-    skim = compiled.Skim({b"told": 2}, b"delta", notes, sent=True)
+    skim = compiled.Skim({b"told": TOLD}, b"delta", notes, sent=True)
     payload = b'{"type":"told","n":"%b"}' % (b"x" * 1_000)
     run = Scanner(masked=False, max_message_bytes=2_000).feed(encode(TEXT, payload))
     looked = without_memory(step, lambda: skim.over(run.data, run.frames, 0))
