@@ -5,7 +5,6 @@ exception that reaches gevent's pool is printed by the hub as well, each time.) 
 while waiting leaves the thread to finish by itself.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
@@ -86,16 +85,7 @@ class Thread:
         self._asked.put(None)
 
 
-def _give_way() -> None:
-    """From now on this thread does not interrupt the hub's when a disk has answered, but waits for
-    its turn. Anybody may ask that for himself; whoever chose another policy for us keeps it."""
-    with suppress(AttributeError, OSError):  # not on Linux, or not allowed
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
 def _work_off(asked: Any) -> None:
-    _give_way()
     while (work := asked.get()) is not None:
         work()
         del work  # or it would keep what it wrote until the next

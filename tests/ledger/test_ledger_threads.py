@@ -1,7 +1,6 @@
 """A thread of our own: one thing after the other, and only the greenlet that asks waits."""
 
 import gc
-import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -28,21 +27,6 @@ def test_a_call_is_made_on_another_thread_while_the_hub_runs_on(thread: Thread) 
     assert not waiting.ready()
     gate.set()
     assert waiting.get(timeout=30) not in (0, threading.get_ident())
-
-
-def test_it_does_not_interrupt_the_hub_and_nobody_elses_policy_is_changed(thread: Thread) -> None:
-    assert thread.call(os.sched_getscheduler, 0) == os.SCHED_BATCH
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
-
-
-def test_a_policy_that_was_chosen_for_the_process_is_kept() -> None:
-    script = (
-        "import os\n"
-        "from relay_app.ledger.threads import Thread\n"
-        "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n"
-        "print(Thread().call(os.sched_getscheduler, 0) == os.SCHED_IDLE)\n"
-    )
-    assert finish(python(script)) == "True\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), gevent.GreenletExit()])
