@@ -14,7 +14,7 @@ FLOORS = [
     {"session"},
     {"upstream", "ledger", "observe"},
     {"wire", "meter"},
-    {"settings", "settings_file", "snapshot", "codec", "errors", "breath"},
+    {"settings", "settings_file", "snapshot", "codec", "errors", "breath", "moderation"},
 ]
 FRIENDS = {
     "app", "extension", "cli", "commands", "quickstart", "settings", "settings_file", "snapshot",

@@ -3,7 +3,7 @@
 The rules: no visit blocks, and a round holds the hub for a millisecond at a time. Pings, stalls,
 idleness, session length and draining are looked at here, so that no session needs timers of its own
 and no message pays for any of it. And it judges nobody for time in which the process itself did not
-run.
+run. While it is at that it looks at how busy the hub is, which nobody else does regularly.
 """
 
 import time
@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from relay_app.breath import Breath
 from relay_app.errors import Fault
+from relay_app.moderation import Moderation
 from relay_app.observe.logs import logger
 from relay_app.observe.tally import Tally
 from relay_app.session.session import Session
@@ -40,6 +41,7 @@ class Keeper:
         *,
         tick_seconds: float = TICK_SECONDS,
         on_rounds: Callable[[], None] = lambda: None,
+        moderation: Moderation | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.opened = 0
@@ -48,6 +50,7 @@ class Keeper:
         self._closed = Tally()
         self._tick_seconds = tick_seconds
         self._on_rounds = on_rounds
+        self._moderation = moderation or Moderation()
         self._rounds = 0
         self._clock = clock
         self._visitor: gevent.Greenlet[[], None] | None = None
@@ -117,8 +120,10 @@ class Keeper:
             if not late or was_late:
                 self._round(min(elapsed, LATE_TICKS * self._tick_seconds))
             was_late = late and not was_late
+            self._moderation.look()
             if not self._sessions:
                 self._tell()
+        self._moderation.stop()
 
     def _round(self, elapsed_seconds: float) -> None:
         breath = Breath()

@@ -10,6 +10,7 @@ from session_support import SECONDS, until
 
 from relay_app import breath
 from relay_app.errors import RelayFault
+from relay_app.moderation import Moderation
 from relay_app.observe.tally import Tally
 from relay_app.session.context import SessionContext
 from relay_app.session.keeper import ROUNDS_PER_TELL, Keeper
@@ -74,6 +75,27 @@ def test_every_open_session_is_visited_and_a_broken_one_spoils_nothing() -> None
     until(lambda: rounds[-1] == 0)  # those who look on hear that they are gone
     assert len(keeper) == 0
     assert keeper.wait_empty(0)
+
+
+def test_the_hub_is_looked_at_in_each_round_for_as_long_as_there_are_sessions() -> None:
+    looks: list[str] = []
+
+    class Looks(Moderation):
+        def look(self) -> None:
+            looks.append("look")
+
+        def stop(self) -> None:
+            looks.append("stop")
+
+    keeper = Keeper(tick_seconds=0.001, moderation=Looks())
+    for _ in range(2):
+        looks.clear()
+        session = FakeSession()
+        running = start(keeper, session)
+        until(lambda: looks[:2] == ["look", "look"])
+        session.over.set()
+        running.join(SECONDS)
+        until(lambda: looks[-1] == "stop")
 
 
 def test_a_round_over_many_sessions_lets_others_have_their_turn(

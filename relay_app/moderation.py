@@ -1,0 +1,98 @@
+"""Moderation: a hub with much to do looks for what has come in at most ten thousand times a second.
+
+The rule: a hub that has time looks at once. A look, a read and a send take what they take however
+little there is, and a stream that is read as fast as it comes is read in the smallest pieces. While
+the hub is busy anyway, a moment between two looks makes them fewer and the pieces larger, as the
+interrupts of network cards are moderated for the same reason.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any, Final
+
+from gevent.hub import get_hub
+
+__all__ = ["Moderation"]
+
+LOOK_SECONDS: Final = 0.0001
+"""From one look to the next, while the hub is busy. Its work counts, so a hub that is always at
+work does not wait at all; and an event that is metered keeps the others waiting for longer."""
+
+BUSY: Final = 0.5
+"""At work for that much of the time, the hub is busy,"""
+CALM: Final = 0.3
+"""until it is at work for less than that."""
+
+Pace = Callable[[float], None]
+"""Sets how many seconds apart the hub's looks are at least."""
+
+
+class Moderation:
+    """Of the hub that it is first asked to look at. ``on`` says whether the hub is moderated."""
+
+    def __init__(
+        self,
+        pace: Pace | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self.on = False
+        self._pace = pace
+        self._clock = clock
+        self._worked = worked
+        self._before: tuple[float, float] | None = None
+
+    def look(self) -> None:
+        """Decides by what was done since the last call; to be called each second or so, on the
+        hub's own thread. Never blocks."""
+        now = self._clock(), self._worked()
+        before, self._before = self._before, now
+        if before is None or now[0] <= before[0]:
+            return
+        share = (now[1] - before[1]) / (now[0] - before[0])
+        if share >= BUSY:
+            self._turn(True)
+        elif share < CALM:
+            self._turn(False)
+
+    def stop(self) -> None:
+        """Nobody is going to look for a while."""
+        self._before = None
+        self._turn(False)
+
+    def _turn(self, on: bool) -> None:
+        if on == self.on:
+            return
+        if self._pace is None:
+            self._pace = pace_of(get_hub().loop)
+        self._pace(LOOK_SECONDS if on else 0.0)
+        self.on = on
+
+
+def pace_of(loop: Any) -> Pace:
+    """libev's ``ev_set_io_collect_interval`` for ``loop``, which gevent has no name for; nothing at
+    all where the loop is another, or Python cannot call it."""
+    try:
+        return _of_libev(loop)
+    except (ImportError, AttributeError, OSError, TypeError):
+        return _leave
+
+
+def _of_libev(loop: Any) -> Pace:
+    # Here, because few need it: importing them takes milliseconds.
+    import ctypes
+    import importlib
+
+    compiled: ModuleType = importlib.import_module(type(loop).__module__)
+    found = ctypes.CDLL(compiled.__file__).ev_set_io_collect_interval
+    found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_double), None
+    if not loop.ptr:
+        raise AttributeError("the loop was destroyed")
+    return partial(found, loop.ptr)
+
+
+def _leave(seconds: float) -> None:
+    """As it is."""
