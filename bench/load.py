@@ -7,6 +7,7 @@ goes from one to the other, and nothing is parsed but the first bytes of small m
 
 import asyncio
 import contextlib
+import random
 import time
 from array import array
 from collections import deque
@@ -349,11 +350,16 @@ class Load:
             client.talk()
 
     def talk_paced(self, every_seconds: float) -> None:
-        """Every session has a turn each ``every_seconds``, all of them evenly spread."""
+        """Every session has a turn each ``every_seconds``, from a moment of its own on.
+
+        Moments are drawn, the same for each peer and round. Evenly spread they would fall together
+        with the rhythm of a reply: of 100 sessions all audio came at one moment of each 20 ms,
+        and the ends of responses, too.
+        """
         begin = self.loop.time() + 0.1
-        for index, client in enumerate(self.clients):
-            offset = every_seconds * index / len(self.clients)
-            client.talk_paced(begin + offset, every_seconds)
+        draw = random.Random(len(self.clients)).random
+        for client in self.clients:
+            client.talk_paced(begin + every_seconds * draw(), every_seconds)
 
     def time_from_now(self) -> None:
         """Measures how long events take from the provider to the client."""
