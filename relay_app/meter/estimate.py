@@ -82,8 +82,7 @@ class Estimator:
     ) -> None:
         """A known message came from the upstream. Ends of units are told by the methods below."""
         if event is not None:
-            if event_type in HANDLERS:
-                HANDLERS[event_type](self, event)
+            self.told(event_type, event)
         elif event_type in AUDIO:
             self.spoke = True
             output = self._of(response_id(message, head))
@@ -93,6 +92,14 @@ class Estimator:
             output = self._of(response_id(message, head))
             if output is not None:
                 output.add_text(event_type, text_bytes(message, head))
+        else:
+            self.told(event_type, event)
+
+    def told(self, event_type: str, event: dict[str, Any] | None) -> None:
+        """The same for one that carries neither audio nor text."""
+        if event is not None:
+            if event_type in HANDLERS:
+                HANDLERS[event_type](self, event)
         elif event_type == "input_audio_buffer.cleared":
             self._input.clear()
 

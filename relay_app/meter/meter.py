@@ -22,7 +22,7 @@ from relay_app.meter.estimate import Estimator
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message, WholeText
 from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
-from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read
+from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read, read_noted
 from relay_app.meter.recorder import Recorder
 from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
 from relay_app.meter.skim import Notes
@@ -111,9 +111,15 @@ class Meter:
                 continue
             sent, at, payload = told
             if sent:
-                self._sent(WholeText(payload), at)
+                event_type, event = read_noted(payload, CLIENT, ASKED)
+                if event_type is not None:
+                    self._estimator.sent(event_type, event, WholeText(payload), payload)
+                self._asked(event_type, at)
             else:
-                self._late += self._received(WholeText(payload), at)
+                event_type, event = read_noted(payload, SERVER, COUNTED)
+                if event_type is not None:
+                    self._estimator.told(event_type, event)
+                self._late += self._told(event_type, event, at)
 
     @property
     def responses_open(self) -> int:
@@ -170,9 +176,6 @@ class Meter:
         It decides nothing about money.
         """
         self._catch_up()
-        return self._sent(message, self._clock())
-
-    def _sent(self, message: Message, at: float) -> str | None:
         event_type, event, head = read(
             message,
             CLIENT,
@@ -181,16 +184,19 @@ class Meter:
             parsed_bytes=MAX_PARSED_BYTES,
             parsed_values=CLIENT_VALUES,
         )
+        if event_type is not None:
+            self._estimator.sent(event_type, event, message, head)
+        self._asked(event_type, self._clock())
+        return event_type
+
+    def _asked(self, event_type: str | None, at: float) -> None:
         if event_type is None:
             self.opaque_sent += 1
-        else:
-            self._estimator.sent(event_type, event, message, head)
-        if event_type == "response.create":
+        elif event_type == "response.create":
             self._asked_at = at
         elif event_type == "input_audio_buffer.commit":
             self._asked_at = at
             self._commits_asked += 1
-        return event_type
 
     @property
     def inexact(self) -> int:
@@ -204,18 +210,20 @@ class Meter:
         and is dropped at the close.
         """
         self._catch_up()
-        records = self._received(message, self._clock())
+        event_type, event, head = read(message, SERVER, COUNTED)
+        if event_type is not None:
+            self._estimator.received(event_type, event, message, head)
+        records = self._told(event_type, event, self._clock())
         if self._late:
             records, self._late = [*self._late, *records], []
         return records
 
-    def _received(self, message: Message, at: float) -> Sequence[UsageRecord]:
-        event_type, event, head = read(message, SERVER, COUNTED)
+    def _told(
+        self, event_type: str | None, event: dict[str, Any] | None, at: float
+    ) -> Sequence[UsageRecord]:
         if event_type is None:
             self.opaque_received += 1
-            return NOTHING
-        self._estimator.received(event_type, event, message, head)
-        if event is not None and event_type in _HANDLERS:
+        elif event is not None and event_type in _HANDLERS:
             return _HANDLERS[event_type](self, event, at)
         return NOTHING
 
