@@ -50,6 +50,9 @@ class Moderation:
         hub's own thread. Never blocks."""
         now = self._clock(), self._worked()
         before, self._before = self._before, now
+        if self._pace is None:
+            # Already: it takes 4 ms once, and now hardly anybody is here yet.
+            self._pace = pace_of(get_hub().loop)
         if before is None or now[0] <= before[0]:
             return
         share = (now[1] - before[1]) / (now[0] - before[0])
@@ -64,12 +67,9 @@ class Moderation:
         self._turn(False)
 
     def _turn(self, on: bool) -> None:
-        if on == self.on:
-            return
-        if self._pace is None:
-            self._pace = pace_of(get_hub().loop)
-        self._pace(LOOK_SECONDS if on else 0.0)
-        self.on = on
+        if on != self.on and self._pace is not None:
+            self._pace(LOOK_SECONDS if on else 0.0)
+            self.on = on
 
 
 def pace_of(loop: Any) -> Pace:
@@ -82,7 +82,7 @@ def pace_of(loop: Any) -> Pace:
 
 
 def _of_libev(loop: Any) -> Pace:
-    # Here, because few need it: importing them takes milliseconds.
+    # Here, because not every import of this package is that of a relay.
     import ctypes
     import importlib
 
