@@ -89,8 +89,6 @@ def _of_libev(loop: Any) -> Pace:
     compiled: ModuleType = importlib.import_module(type(loop).__module__)
     found = ctypes.CDLL(compiled.__file__).ev_set_io_collect_interval
     found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_double), None
-    if not loop.ptr:
-        raise AttributeError("the loop was destroyed")
     return partial(found, loop.ptr)
 
 

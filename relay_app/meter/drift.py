@@ -1,7 +1,7 @@
 """How far estimates are from reports, in numbers that can be added up.
 
 The rule: the error of a unit is relative to what was reported of its kind. Kinds and steps are
-few and fixed, so that this is a handful of integers however many units went by, and the last few.
+few and fixed, so that this is a handful of integers however many units went by.
 """
 
 from bisect import bisect_left
@@ -26,8 +26,6 @@ STEPS: Final[tuple[float, ...]] = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper ends of what an error counts under; beyond the last it is "more"."""
 
 MORE: Final = "more"
-
-UNITS_AT_ONCE: Final = 8
 
 _NAMES: Final = tuple(k if k.endswith("seconds") else f"{k}_tokens" for k in KINDS)
 _counts = attrgetter(*_NAMES)
@@ -56,34 +54,19 @@ def _errors(guesses: Iterable[float], usage: Usage) -> list[tuple[str, float]]:
 
 
 class Drift:
-    """Counts of units by kind and by step of the error: ``("output_audio", "0.05")``.
+    """Counts of units by kind and by step of the error: ``("output_audio", "0.05")``."""
 
-    They are counted some at a time: of what is done between two pieces of audio nothing is left in
-    the processor's caches when the next unit ends.
-    """
-
-    __slots__ = ("_counts", "_uncounted")
+    __slots__ = ("counts",)
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], int] = {}
-        self._uncounted: list[tuple[Usage, Usage]] = []
-
-    @property
-    def counts(self) -> dict[tuple[str, str], int]:
-        """All that was added so far, to be changed by nobody else."""
-        uncounted, self._uncounted = self._uncounted, []
-        counts = self._counts
-        for estimate, usage in uncounted:
-            for kind, error in _errors(_counts(estimate), usage):
-                named = kind, _LABELS[bisect_left(STEPS, abs(error))]
-                counts[named] = counts.get(named, 0) + 1
-        return counts
+        self.counts: dict[tuple[str, str], int] = {}
 
     def add(self, estimate: Usage, usage: Usage) -> None:
         """A unit was reported of which there was an estimate."""
-        self._uncounted.append((estimate, usage))
-        if len(self._uncounted) == UNITS_AT_ONCE:
-            _ = self.counts
+        counts = self.counts
+        for kind, error in _errors(_counts(estimate), usage):
+            named = kind, _LABELS[bisect_left(STEPS, abs(error))]
+            counts[named] = counts.get(named, 0) + 1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Drift) and self.counts == other.counts
@@ -94,7 +77,7 @@ class Drift:
         if not other.counts:
             return self
         both = Drift()
-        both._counts = dict(self.counts)
+        both.counts = dict(self.counts)
         for key, count in other.counts.items():
-            both._counts[key] = both._counts.get(key, 0) + count
+            both.counts[key] = both.counts.get(key, 0) + count
         return both

@@ -81,14 +81,12 @@ class Estimator:
         self, event_type: str, event: dict[str, Any] | None, message: Message, head: bytes
     ) -> None:
         """A known message came from the upstream. Ends of units are told by the methods below."""
-        if event is not None:
-            self.told(event_type, event)
-        elif event_type in AUDIO:
+        if event is None and event_type in AUDIO:
             self.spoke = True
             output = self._of(response_id(message, head))
             if output is not None:
                 output.audio_bytes += self._received_audio.bytes_in(message, head)
-        elif event_type in TEXT_DELTAS:
+        elif event is None and event_type in TEXT_DELTAS:
             output = self._of(response_id(message, head))
             if output is not None:
                 output.add_text(event_type, text_bytes(message, head))

@@ -19,6 +19,7 @@ from typing import Any, Final
 from relay_app.meter.completed import complete_response, complete_transcription
 from relay_app.meter.drift import Drift
 from relay_app.meter.estimate import Estimator
+from relay_app.meter.events import HEAD_BYTES
 from relay_app.meter.facts import SessionFacts
 from relay_app.meter.message import Message, WholeText
 from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
@@ -113,7 +114,8 @@ class Meter:
             if sent:
                 event_type, event = read_noted(payload, CLIENT, ASKED)
                 if event_type is not None:
-                    self._estimator.sent(event_type, event, WholeText(payload), payload)
+                    head = payload[:HEAD_BYTES]
+                    self._estimator.sent(event_type, event, WholeText(payload), head)
                 self._asked(event_type, at)
             else:
                 event_type, event = read_noted(payload, SERVER, COUNTED)
