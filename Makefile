@@ -25,7 +25,7 @@ test-sanitized: $(VENV)/test.stamp
 	  $(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONMALLOC=malloc PYTHONSAFEPATH=1 \
-	  $(BIN)/python -m pytest -o "pythonpath=tests $(SANITIZED)/lib" tests/wire tests/meter/test_meter_skim.py \
+	  $(BIN)/python -m pytest -o "pythonpath=tests $(SANITIZED)/lib" tests/wire tests/meter/test_meter_skim.py tests/meter/test_meter_usual.py \
 	  tests/session/test_session_pump.py tests/session/test_session_session.py
 
 # Looks for inputs that no test has thought of: make fuzz FUZZ='settings journal --seconds 600'.

@@ -20,8 +20,8 @@ setup(
         ),
         Extension(
             "relay_app.meter._skim",
-            sources=[METER + "skim.c", METER + "notes.c"],
-            depends=[METER + "notes.h"],
+            sources=[METER + name for name in ("skim.c", "notes.c", "usual.c")],
+            depends=[METER + "notes.h", METER + "usual.h"],
             extra_compile_args=["-O3"],
             optional=True,
         ),

@@ -13,6 +13,7 @@ __all__ = [
     "audio_rate",
     "base64_bytes",
     "bytes_per_ms",
+    "format_bytes_per_ms",
     "input_format",
     "output_format",
 ]
@@ -69,9 +70,11 @@ def bytes_per_ms(value: object) -> float | None:
     """
     given = mapping(value)
     name = given.get("type") if given else value
-    if not isinstance(name, str):
-        return None
-    rate = count(given.get("rate"))
+    return format_bytes_per_ms(name, count(given.get("rate"))) if isinstance(name, str) else None
+
+
+def format_bytes_per_ms(name: str, rate: int | None) -> float:
+    """The same of a format by its name and the samples a second it says, if any."""
     if name == "audio/pcm" and rate is not None and MIN_RATE <= rate <= MAX_RATE:
         return rate * 2 / 1000
     return _FORMATS.get(name, PCM16)

@@ -13,15 +13,15 @@ from relay_app.meter.items import Item, count_instructions, count_item, count_to
 from relay_app.meter.split import Split
 from relay_app.meter.untrusted import identifier, mapping
 
-__all__ = ["Asked", "Claims"]
+__all__ = ["PLAINLY", "UNTAGGED", "Asked", "Claims", "is_outside", "tag_of"]
 
 MAX_ASKED: Final = 16
 MAX_SPOKEN: Final = 64
 MAX_INPUT: Final = 1024
 """Items that one response can be given to read instead of the conversation."""
 
-
-_UNTAGGED: Final = hash(frozenset())
+UNTAGGED: Final = hash(frozenset())
+"""The tag of a response without metadata."""
 
 
 class Asked(NamedTuple):
@@ -33,6 +33,10 @@ class Asked(NamedTuple):
     tools: int | None
     input: Split | None
     exact: bool
+
+
+PLAINLY: Final = Asked(UNTAGGED, False, None, None, None, True)
+"""All as in the session."""
 
 
 class Claims:
@@ -87,9 +91,9 @@ class Claims:
             inputs = tokens.plus(inputs or Split())
         instructions = count_instructions(response.get("instructions"))
         tools = count_tools(response.get("tools"))
-        self._asked.append(
+        self.ask_like(
             Asked(
-                _tag(response.get("metadata")),
+                tag_of(response.get("metadata")),
                 response.get("conversation") == "none",
                 instructions.tokens if isinstance(response.get("instructions"), str) else None,
                 tools.tokens if isinstance(response.get("tools"), list) else None,
@@ -97,6 +101,10 @@ class Claims:
                 exact and instructions.exact and tools.exact,
             )
         )
+
+    def ask_like(self, asked: Asked) -> None:
+        """The same, of what is known already."""
+        self._asked.append(asked)
         del self._asked[:-MAX_ASKED]
 
     def newest(self) -> Asked | None:
@@ -108,13 +116,13 @@ class Claims:
         if self._asked:
             self._asked.pop()
 
-    def answered(self, response: dict[str, Any]) -> Asked | None:
+    def answered(self, tag: int, outside: bool) -> Asked | None:
         """What the response that the server has begun was asked with, if a client asked for it.
+        The server repeats the ``tag`` of its metadata, and says whether it is ``outside``.
 
         Servers repeat metadata, and answer in order: what was asked before was refused. One with
         neither metadata nor its like among what was asked is the server's own (VAD).
         """
-        tag, outside = _tag(response.get("metadata")), is_outside(response)
         for position, asked in enumerate(self._asked):
             if (asked.tag, asked.outside) == (tag, outside):
                 del self._asked[: position + 1]
@@ -127,9 +135,9 @@ def is_outside(response: dict[str, Any]) -> bool:
     return "conversation_id" in response and response["conversation_id"] is None
 
 
-def _tag(metadata: object) -> int:
+def tag_of(metadata: object) -> int:
     """A number that equal metadata share: of strings, the only values allowed there."""
     if not metadata:
-        return _UNTAGGED
+        return UNTAGGED
     pairs = mapping(metadata).items()
     return hash(frozenset((key, value) for key, value in pairs if isinstance(value, str)))

@@ -51,6 +51,8 @@ class Context:
     def total(self) -> Split:
         """What a response that starts now would read."""
         total = self._base.plus(self._level.minus(self._base_level)).floored()
+        if total.total <= MAX_CONTEXT_TOKENS:
+            return total
         most = max(MAX_CONTEXT_TOKENS, self._base.total)
         return total if total.total <= most else total.scaled(most)
 

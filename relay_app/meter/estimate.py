@@ -14,13 +14,19 @@ even a call; four parses of small events a spoken turn. Text is tokenised once, 
 whole, or its response is and nobody reported what that used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import compress
 from typing import Any, Final
 
-from relay_app.meter.audio import PCM16, audio_rate, input_format, output_format
-from relay_app.meter.claims import Asked, Claims, is_outside
+from relay_app.meter.audio import (
+    PCM16,
+    audio_rate,
+    format_bytes_per_ms,
+    input_format,
+    output_format,
+)
+from relay_app.meter.claims import PLAINLY, UNTAGGED, Asked, Claims, is_outside, tag_of
 from relay_app.meter.context import Context
 from relay_app.meter.fields import AudioField, response_id, text_bytes
 from relay_app.meter.input_audio import InputAudio
@@ -128,16 +134,27 @@ class Estimator:
 
     def begin(self, unit_id: str, response: dict[str, Any]) -> None:
         """A response began. The meter bounds how many run: each is ended."""
+        tag = tag_of(response.get("metadata"))
+        self._begin(unit_id, tag, is_outside(response), output_format(response))
+
+    def begin_usual(
+        self, unit_id: str, outside: bool, form: str | None, samples: int | None
+    ) -> None:
+        """The same of one without metadata, that answers in this format of audio."""
+        bytes_per_ms = None if form is None else format_bytes_per_ms(form, samples)
+        self._begin(unit_id, UNTAGGED, outside, bytes_per_ms)
+
+    def _begin(self, unit_id: str, tag: int, outside: bool, bytes_per_ms: float | None) -> None:
         if unit_id in self._open:
             return
-        asked = self._claims.answered(response)
-        if asked is not None:
-            self._note(Counted(0, asked.exact))
+        asked = self._claims.answered(tag, outside)
+        if asked is not None and not asked.exact:
+            self.inexact += 1
         self._open[unit_id] = Output(
-            input=self._reads(asked),
-            level=self._context.level,
-            outside=is_outside(response),
-            bytes_per_ms=output_format(response) or self._output_bytes_per_ms,
+            self._reads(asked),
+            self._context.level,
+            outside,
+            bytes_per_ms or self._output_bytes_per_ms,
         )
         self._skim_for(unit_id)
 
@@ -149,15 +166,31 @@ class Estimator:
             self.begin(started, response)
         else:
             started = unit_id
-        output = self._open.pop(started)
-        self._skim_for(None)
         given = response.get("output")
         items = [mapping(item) for item in given] if isinstance(given, list) else []
-        written = output.written(items, reported=bool(reported))
+        written = self._open[started].written(items, reported=bool(reported))
         self._note(written)
-        estimate = self._used(output, written.tokens)
+        ids = [identifier(item.get("id")) for item in items[:2]]
+        return self._end(started, written.tokens, ids, reported)
+
+    def end_usual(
+        self, unit_id: str, item_ids: Sequence[str | None], reported: Usage
+    ) -> Usage | None:
+        """The same of one whose deltas tell what it wrote, with its first two items; None, and
+        nothing ended, if they do not."""
+        output = self._open.get(unit_id)
+        if output is None or not output.tells:
+            return None
+        return self._end(unit_id, output.said_tokens, item_ids, reported)
+
+    def _end(
+        self, unit_id: str, written: int, ids: Sequence[str | None], reported: Usage | None
+    ) -> Usage:
+        output = self._open.pop(unit_id)
+        self._skim_for(None)
+        estimate = self._used(output, written)
         if not output.outside:
-            self._learn(output, items, reported, estimate)
+            self._learn(output, ids, reported, estimate)
         return estimate
 
     def running(self) -> Usage:
@@ -224,8 +257,17 @@ class Estimator:
     def _ask_response(self, event: dict[str, Any]) -> None:
         self._claims.ask(mapping(event.get("response")), self._context.item)
 
+    def ask_usual(self) -> None:
+        """The client asks for a response, and all is as in the session."""
+        self._claims.ask_like(PLAINLY)
+
+    def item_usual(self) -> None:
+        """An item is being generated: servers repeat items, and there is nothing to count yet."""
+        if not self._claims.repeated:
+            self._context.take_back(self._claims.repeat())
+
     def _item(self, event: dict[str, Any]) -> None:
-        self._context.take_back(self._claims.repeat())
+        self.item_usual()
         item = mapping(event.get("item"))
         item_id = identifier(item.get("id"))
         # What is being generated is counted when its response ends.
@@ -273,7 +315,7 @@ class Estimator:
     def _reads(self, asked: Asked | None) -> Split:
         """What a response reads that begins now, as it was ``asked`` for."""
         reads = self._context.total
-        if asked is None:
+        if asked is None or asked is PLAINLY:
             return reads
         changed = self._context.overridden(asked.instructions, asked.tools)
         if asked.input is not None:
@@ -302,7 +344,7 @@ class Estimator:
     def _learn(
         self,
         output: Output,
-        items: list[dict[str, Any]],
+        given_ids: Sequence[str | None],
         reported: Usage | None,
         estimate: Usage,
     ) -> None:
@@ -316,7 +358,7 @@ class Estimator:
         if not text + audio:
             return
         # All of it is put down to the first item, which is the one spoken if any is.
-        ids = [identifier(item.get("id")) for item in items[:2]] or [None]
+        ids = given_ids or (None,)
         for item_id in ids[1:]:
             self._context.add(item_id, Split(ITEM_TOKENS))
         self._context.add(ids[0], Split(text + ITEM_TOKENS, audio))

@@ -31,6 +31,7 @@ from relay_app.meter.transcription import estimate_transcription
 from relay_app.meter.units import UNNAMED, Ended, Units
 from relay_app.meter.untrusted import identifier, mapping, name
 from relay_app.meter.usage import SOURCE_RANK, Kind, Status, Usage, UsageRecord
+from relay_app.meter.usual import DONE_BEGINS, MAX_USUAL_BYTES, read_usual
 
 __all__ = ["Meter"]
 
@@ -106,18 +107,32 @@ class Meter:
         if not self._notes.pending:
             return
         unit = self._estimator.skimmed
-        for *sums, told in self._notes.take():
-            self._estimator.add_up(unit, *sums)
-            if told is None:
-                continue
-            sent, at, payload = told
-            if sent:
+        for appended, spoken, pieces, piece_bytes, texts, told in self._notes.take():
+            if appended or spoken or pieces:
+                self._estimator.add_up(unit, appended, spoken, pieces, piece_bytes, texts)
+            if told is not None:
+                self._look_at(*told)
+
+    def _look_at(self, sent: bool, at: float, payload: bytes) -> None:
+        """Looks at a message that was noted."""
+        match read_usual(payload):
+            case ("response.create",) if sent:
+                self._estimator.ask_usual()
+                self._asked_at = at
+            case ("response.created", unit_id, outside, form, samples) if not sent:
+                if self._units.begin(unit_id, at):
+                    self._begun.add(unit_id)
+                    self._estimator.begin_usual(unit_id, outside, form, samples)
+                self._late += self._surplus()
+            case ("conversation.item.added",) if not sent:
+                self._estimator.item_usual()
+            case _ if sent:
                 event_type, event = read_noted(payload, CLIENT, ASKED)
                 if event_type is not None:
                     head = payload[:HEAD_BYTES]
                     self._estimator.sent(event_type, event, WholeText(payload), head)
                 self._asked(event_type, at)
-            else:
+            case _:
                 event_type, event = read_noted(payload, SERVER, COUNTED)
                 if event_type is not None:
                     self._estimator.told(event_type, event)
@@ -212,13 +227,35 @@ class Meter:
         and is dropped at the close.
         """
         self._catch_up()
-        event_type, event, head = read(message, SERVER, COUNTED)
-        if event_type is not None:
-            self._estimator.received(event_type, event, message, head)
-        records = self._told(event_type, event, self._clock())
+        records = self._usual_end(message)
+        if not records:
+            event_type, event, head = read(message, SERVER, COUNTED)
+            if event_type is not None:
+                self._estimator.received(event_type, event, message, head)
+            records = self._told(event_type, event, self._clock())
         if self._late:
             records, self._late = [*self._late, *records], []
         return records
+
+    def _usual_end(self, message: Message) -> Sequence[UsageRecord]:
+        """The record of a response that ends as nearly all do; nothing is changed if it does not,
+        or if this is something else."""
+        usual = message.text and message.length <= MAX_USUAL_BYTES
+        if not usual or message.head(len(DONE_BEGINS)) != DONE_BEGINS:
+            return NOTHING
+        match read_usual(message.payload() or b""):
+            case ("response.done", unit_id, ended_as, counts, raw, item_ids):
+                usage = Usage(*counts)
+                estimate = self._estimator.end_usual(unit_id, item_ids, usage)
+            case _:
+                return NOTHING
+        if estimate is None:
+            return NOTHING
+        if self._estimator.spoke:
+            self._facts.text_only = False
+        started_at = self._units.started(unit_id, self._clock())
+        reported = Reported(usage, "reported", raw)
+        return self._record("response", unit_id, status(ended_as), started_at, reported, estimate)
 
     def _told(
         self, event_type: str | None, event: dict[str, Any] | None, at: float
@@ -293,13 +330,14 @@ class Meter:
 
     def _response_created(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         unit_id = self._response_id(event)
-        fits = self._units.begin(unit_id, at)
-        if unit_id in self._units.open:
+        if self._units.begin(unit_id, at):
             self._begun.add(unit_id)
             self._estimator.begin(unit_id, mapping(event.get("response")))
-        if fits:
-            return NOTHING
-        return self._drop(self._units.oldest())
+        return self._surplus()
+
+    def _surplus(self) -> Sequence[UsageRecord]:
+        """The end of the oldest unit, if more run than are remembered."""
+        return self._drop(self._units.oldest()) if self._units.crowded else NOTHING
 
     def _response_done(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         response = mapping(event.get("response"))

@@ -68,13 +68,18 @@ class Output:
         heard = self.audio_bytes and SPOKEN_TOKENS not in self.framing
         return tokens + SPOKEN_TOKENS if heard else tokens
 
+    @property
+    def tells(self) -> bool:
+        """Whether the deltas are all that it wrote: a call's name is in none."""
+        return self.pieces > 0 and CALL_TOKENS not in self.framing
+
     def written(self, items: list[dict[str, Any]], *, reported: bool) -> Counted:
         """The text tokens of the output ``items``, or of the deltas if there is no text in them.
 
-        Of a response that was ``reported``, which is billed by that, the deltas serve if they are
-        all that it wrote: a call's name is in none.
+        Of a response that was ``reported``, which is billed by that, the deltas serve if they
+        tell.
         """
-        if reported and self.pieces and CALL_TOKENS not in self.framing:
+        if reported and self.tells:
             return Counted(self.said_tokens)
         texts: list[str] = []
         framing = 0

@@ -33,6 +33,7 @@ __all__ = [
     "status",
     "transcription_usage",
     "usage_of",
+    "whole_counts",
 ]
 
 
@@ -98,7 +99,8 @@ def response_usage(*candidates: object, text_only: bool, produced: bool) -> Repo
             continue
         given = mapping(candidate)
         told = _NOTHING
-        usage = _whole(given)
+        counts = whole_counts(given)
+        usage = None if counts is None else Usage(*counts)
         if not usage:
             told = _told(given, text_only=text_only)
             usage = _tokens(*told)
@@ -135,9 +137,10 @@ def transcription_usage(value: object, *, produced: bool) -> Reported:
     return Reported(usage, "reported", raw_json(value))
 
 
-def _whole(given: dict[str, Any]) -> Usage | None:
-    """The usage of a GA report that leaves nothing out and adds up, as nearly all do: what the
-    lenient reading below makes of it too, with less ado. None for any other."""
+def whole_counts(given: dict[str, Any]) -> tuple[int, ...] | None:
+    """The first nine counts of the :class:`Usage` in a GA report that leaves nothing out and adds
+    up, as nearly all do: what the lenient reading below makes of it too, with less ado. None for
+    any other."""
     try:
         details_in, details_out = given["input_token_details"], given["output_token_details"]
         taken, from_cache = _KINDS(details_in), _KINDS(details_in["cached_tokens_details"])
@@ -152,7 +155,7 @@ def _whole(given: dict[str, Any]) -> Usage | None:
     adds_up = totals == (sum(taken), sum(from_cache), text + audio)
     within = reasoning <= text and all(map(le, from_cache, taken))
     bounded = min(counts) >= 0 and max(totals) <= MAX_NUMBER
-    return Usage(*counts) if adds_up and within and bounded else None
+    return counts if adds_up and within and bounded else None
 
 
 def _tokens(taken: Told, made: Told) -> Usage | None:

@@ -12,6 +12,7 @@
  */
 
 #include "notes.h"
+#include "usual.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -669,6 +670,14 @@ module_clear(PyObject *self)
     return 0;
 }
 
+PyDoc_STRVAR(read_usual_doc, "read_usual(payload)\n--\n\n"
+    "What a usual event says: relay_app.meter.usual.read_usual, in C.");
+
+static PyMethodDef module_methods[] = {
+    {"read_usual", read_usual, METH_O, read_usual_doc},
+    {NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
     {0, NULL},
@@ -677,7 +686,8 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "relay_app.meter._skim",
-    .m_doc = "The Skim and the Notes of relay_app.meter.skim, compiled.",
+    .m_doc = "The Skim and the Notes of relay_app.meter.skim and read_usual, compiled.",
+    .m_methods = module_methods,
     .m_size = sizeof(PyTypeObject *),
     .m_slots = module_slots,
     .m_traverse = module_traverse,

@@ -43,10 +43,16 @@ class Units:
         self._ended: dict[str, Ended] = {}
 
     def begin(self, unit_id: str, at: float) -> bool:
-        """A unit starts. False if one more runs than we remember: drop the :meth:`oldest`."""
-        if unit_id not in self._ended:
-            self.open.setdefault(unit_id, at)
-        return len(self.open) <= MAX_OPEN
+        """A unit starts; whether it runs now, and has not ended before."""
+        if unit_id in self._ended:
+            return False
+        self.open.setdefault(unit_id, at)
+        return True
+
+    @property
+    def crowded(self) -> bool:
+        """Whether one more runs than we remember: drop the :meth:`oldest`."""
+        return len(self.open) > MAX_OPEN
 
     def oldest(self) -> str:
         """The unit that runs longest."""

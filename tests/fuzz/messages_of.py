@@ -26,6 +26,7 @@ from relay_app.meter.message import WholeText
 from relay_app.meter.names import ASKED, AUDIO, CLIENT, COUNTED, SERVER, TEXT_DELTAS
 from relay_app.meter.notes import Line
 from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read
+from relay_app.meter.usual import python_read_usual, read_usual
 from relay_app.wire.frames import encode
 from relay_app.wire.messages import Message
 from relay_app.wire.scanner import Scanner
@@ -46,6 +47,7 @@ def check(data: bytes) -> None:
     _ends(payload, told)
     _same_by_any_mask(payload, sent)
     _reading(payload, told, sent)
+    _usual(payload)
     _sizes(payload, told)
     for key in MASKS:
         for twin in TWINS:
@@ -158,6 +160,12 @@ def _audio_bytes(value: bytes | None) -> int | None:
     if value is None or not _BASE64.fullmatch(value):
         return None
     return len(value.rstrip(b"=")) * 3 // 4
+
+
+def _usual(payload: bytes) -> None:
+    """The compiled reader says what the other says, or nothing."""
+    answer = read_usual(payload)
+    assert answer is None or answer == python_read_usual(payload)
 
 
 def _sizes(payload: bytes, told: Pairs | None) -> None:
