@@ -18,6 +18,8 @@ __all__ = ["Pricer"]
 
 MAX_TOLD: Final = 1_000
 """Models named in the log. Clients can make names up; a catalogue has a few dozen."""
+MAX_FOUND: Final = 1_000
+"""Names whose row is remembered."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Pricer:
         self._prefixes = prefixes
         self._told: set[tuple[str, str]] = set()
         self._untold: dict[tuple[str, str], str] = {}
+        self._found: dict[tuple[str, str, str], Price | None] = {}
 
     def __call__(self, record: UsageRecord) -> UsageRecord:
         """``record`` with its cost and the row it was priced by, or as it is."""
@@ -57,6 +60,14 @@ class Pricer:
 
     def find(self, upstream: str, upstream_model: str, model: str) -> Price | None:
         """The row by which an upstream's units are priced, None if there is none."""
+        named = (upstream, upstream_model, model)
+        if named not in self._found:
+            if len(self._found) == MAX_FOUND:
+                self._found.clear()
+            self._found[named] = self._find(*named)
+        return self._found[named]
+
+    def _find(self, upstream: str, upstream_model: str, model: str) -> Price | None:
         prefix = self._prefixes.get(upstream, "")
         # What the upstream runs decides; what the client asked for serves where that is a name
         # the operator made up, such as an Azure deployment's.

@@ -9,7 +9,7 @@ from relay_app.meter.reported import Reported, Told, usage_of
 from relay_app.meter.split import Split
 from relay_app.meter.usage import Usage
 
-__all__ = ["by_kind", "complete_response", "complete_transcription"]
+__all__ = ["complete_response", "complete_transcription"]
 
 
 def complete_response(reported: Reported, estimate: Usage, *, spent: bool) -> Reported:
@@ -41,11 +41,6 @@ def complete_transcription(reported: Reported, estimate: Usage) -> Reported:
         usage = _filled(reported, Split(audio=audio), Split(text=text))
         return reported if usage is None else Reported(usage, "estimated", reported.raw)
     return Reported(estimate, "estimated", reported.raw) if estimate else reported
-
-
-def by_kind(estimate: Usage) -> dict[str, float] | None:
-    """The kinds of which there are any, named as in :class:`Usage`; None if there are none."""
-    return estimate.by_kind() or None
 
 
 def _filled(reported: Reported, taken: Split, made: Split) -> Usage | None:

@@ -50,10 +50,14 @@ class Context:
     @property
     def total(self) -> Split:
         """What a response that starts now would read."""
-        total = self._base.plus(self._level.minus(self._base_level)).floored()
-        if total.total <= MAX_CONTEXT_TOKENS:
+        base, level, since = self._base, self._level, self._base_level
+        text = max(0, base.text + level.text - since.text)
+        audio = max(0, base.audio + level.audio - since.audio)
+        image = max(0, base.image + level.image - since.image)
+        total = Split(text, audio, image)
+        if text + audio + image <= MAX_CONTEXT_TOKENS:
             return total
-        most = max(MAX_CONTEXT_TOKENS, self._base.total)
+        most = max(MAX_CONTEXT_TOKENS, base.total)
         return total if total.total <= most else total.scaled(most)
 
     def instruct(self, instructions: int | None, tools: int | None) -> None:

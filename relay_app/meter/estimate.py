@@ -15,8 +15,6 @@ whole, or its response is and nobody reported what that used.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from itertools import compress
 from typing import Any, Final
 
 from relay_app.meter.audio import (
@@ -31,7 +29,7 @@ from relay_app.meter.context import Context
 from relay_app.meter.fields import AudioField, response_id, text_bytes
 from relay_app.meter.input_audio import InputAudio
 from relay_app.meter.items import ITEM_TOKENS, count_instructions, count_item, count_tools
-from relay_app.meter.kinds import CLIENT_KINDS, SERVER_KINDS, TEXTS, kinds_without
+from relay_app.meter.kinds import CLIENT_KINDS, SERVER_KINDS, kinds_without
 from relay_app.meter.message import Message
 from relay_app.meter.names import AUDIO, TEXT_DELTAS
 from relay_app.meter.output import Output
@@ -68,9 +66,10 @@ class Estimator:
         self._told = False
         self.skim_sent = Skim(CLIENT_KINDS, b"audio", notes, sent=True).over
         kinds = kinds_without(shown) if shown else SERVER_KINDS
-        self._skim = Skim(kinds, b"delta", notes, sent=False)
+        self.skim = Skim(kinds, b"delta", notes, sent=False)
+        """Of what is received: its ``unit`` is the response that the sums in the notes are of."""
         self._skimmed: str | None = None
-        self.skim_received = self._skim.over
+        self.skim_received = self.skim.over
 
     # -- what passes -------------------------------------------------------------------------
 
@@ -107,11 +106,6 @@ class Estimator:
         elif event_type == "input_audio_buffer.cleared":
             self._input.clear()
 
-    @property
-    def skimmed(self) -> bytes | None:
-        """The response that the sums in the notes are of."""
-        return self._skim.unit
-
     def add_up(
         self,
         unit: bytes | None,
@@ -126,9 +120,11 @@ class Estimator:
             self._input.append(appended)
         self.spoke = self.spoke or spoken > 0
         output = None if unit is None else self._open.get(unit.decode())
-        if output is not None and (spoken or pieces):
+        if output is not None:
             output.audio_bytes += spoken
-            output.add_texts(_among(texts), pieces, piece_bytes)
+            output.pieces += pieces
+            output.piece_bytes += piece_bytes
+            output.texts |= texts
 
     # -- units -------------------------------------------------------------------------------
 
@@ -324,7 +320,7 @@ class Estimator:
 
     def _used(self, output: Output, text_tokens: int) -> Usage:
         """What was read and put out by a response that has written so much."""
-        audio_tokens = self._rate.assistant_tokens(output.audio_ms)
+        audio_tokens = self._rate.assistant_tokens(output.audio_bytes / output.bytes_per_ms)
         return Usage(*output.input, 0, 0, 0, text_tokens, audio_tokens)
 
     def _of(self, unit_id: str | None) -> Output | None:
@@ -339,7 +335,7 @@ class Estimator:
     def _skim_for(self, unit_id: str | None) -> None:
         """The next deltas are likely to be of this response."""
         self._skimmed = unit_id
-        self._skim.unit = None if unit_id is None else unit_id.encode()
+        self.skim.unit = None if unit_id is None else unit_id.encode()
 
     def _learn(
         self,
@@ -366,12 +362,6 @@ class Estimator:
     def _note(self, counted: Counted) -> None:
         if not counted.exact:
             self.inexact += 1
-
-
-@lru_cache(maxsize=1 << len(TEXTS))
-def _among(texts: int) -> tuple[str, ...]:
-    """Those of the types of text whose bits are set."""
-    return tuple(compress(TEXTS, map(int, f"{texts:b}"[::-1])))
 
 
 _Handler = Callable[[Estimator, dict[str, Any]], None]

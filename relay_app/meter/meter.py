@@ -106,7 +106,7 @@ class Meter:
         """Looks at what skims have noted, as of when it came."""
         if not self._notes.pending:
             return
-        unit = self._estimator.skimmed
+        unit = self._estimator.skim.unit
         for appended, spoken, pieces, piece_bytes, texts, told in self._notes.take():
             if appended or spoken or pieces:
                 self._estimator.add_up(unit, appended, spoken, pieces, piece_bytes, texts)
@@ -123,7 +123,8 @@ class Meter:
                 if self._units.begin(unit_id, at):
                     self._begun.add(unit_id)
                     self._estimator.begin_usual(unit_id, outside, form, samples)
-                self._late += self._surplus()
+                if self._units.crowded:
+                    self._late += self._drop(self._units.oldest())
             case ("conversation.item.added",) if not sent:
                 self._estimator.item_usual()
             case _ if sent:
@@ -333,10 +334,6 @@ class Meter:
         if self._units.begin(unit_id, at):
             self._begun.add(unit_id)
             self._estimator.begin(unit_id, mapping(event.get("response")))
-        return self._surplus()
-
-    def _surplus(self) -> Sequence[UsageRecord]:
-        """The end of the oldest unit, if more run than are remembered."""
         return self._drop(self._units.oldest()) if self._units.crowded else NOTHING
 
     def _response_done(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:

@@ -5,10 +5,12 @@ The rule: deltas are only added up, and of text and speech OpenAI sends one a to
 what is billed, or where the deltas do not tell.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import compress
 from typing import Any, Final
 
+from relay_app.meter.kinds import TEXTS
 from relay_app.meter.split import Split
 from relay_app.meter.tokens import BYTES_PER_TOKEN, Counted, count_tokens
 
@@ -33,10 +35,27 @@ _KINDS: Final = {
 }
 
 
+def _bit(event_type: str) -> int:
+    """Of a type of delta in ``Output.texts``, as in the sums of a skim."""
+    return 1 << TEXTS.index(event_type)
+
+
+_BITS: Final = {event_type: _bit(event_type) for event_type in TEXTS}
+_SPOKEN: Final = sum(bit for name, bit in _BITS.items() if _KINDS[name] == SPOKEN_TOKENS)
+_CALLS: Final = sum(bit for name, bit in _BITS.items() if _KINDS[name] == CALL_TOKENS)
+
+
+@lru_cache(maxsize=1 << len(TEXTS))
+def _framing(texts: int) -> int:
+    """The framing of an output that has deltas of these types: once for each kind of it."""
+    return sum({_KINDS[name] for name in compress(TEXTS, map(int, f"{texts:b}"[::-1]))})
+
+
 @dataclass(slots=True)
 class Output:
     """One running response. ``input`` is what it reads and ``level`` the mark of its context;
-    ``outside`` of the conversation nothing of it is read again."""
+    ``outside`` of the conversation nothing of it is read again. ``pieces`` are its deltas of text,
+    transcript or arguments, ``piece_bytes`` theirs, and of ``texts`` each bit is a type of them."""
 
     input: Split
     level: Split
@@ -45,33 +64,25 @@ class Output:
     audio_bytes: int = 0
     pieces: int = 0
     piece_bytes: int = 0
-    framing: set[int] = field(default_factory=set)
-
-    @property
-    def audio_ms(self) -> float:
-        return self.audio_bytes / self.bytes_per_ms
+    texts: int = 0
 
     def add_text(self, event_type: str, size: int) -> None:
         """A delta of text, transcript or arguments came, of ``size`` bytes."""
-        self.add_texts((event_type,), 1, size)
-
-    def add_texts(self, event_types: Iterable[str], pieces: int, size: int) -> None:
-        """So many of them came, of these types, together of ``size`` bytes."""
-        self.pieces += pieces
+        self.pieces += 1
         self.piece_bytes += size
-        self.framing.update(map(_KINDS.__getitem__, event_types))
+        self.texts |= _BITS[event_type]
 
     @property
     def said_tokens(self) -> int:
         """The text tokens of the deltas so far."""
-        tokens = max(self.pieces, -(-self.piece_bytes // BYTES_PER_TOKEN)) + sum(self.framing)
-        heard = self.audio_bytes and SPOKEN_TOKENS not in self.framing
+        tokens = max(self.pieces, -(-self.piece_bytes // BYTES_PER_TOKEN)) + _framing(self.texts)
+        heard = self.audio_bytes and not self.texts & _SPOKEN
         return tokens + SPOKEN_TOKENS if heard else tokens
 
     @property
     def tells(self) -> bool:
         """Whether the deltas are all that it wrote: a call's name is in none."""
-        return self.pieces > 0 and CALL_TOKENS not in self.framing
+        return self.pieces > 0 and not self.texts & _CALLS
 
     def written(self, items: list[dict[str, Any]], *, reported: bool) -> Counted:
         """The text tokens of the output ``items``, or of the deltas if there is no text in them.

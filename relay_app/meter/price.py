@@ -11,11 +11,12 @@ The rules:
   cache cost 0.5 micro-dollars each) any other rule would lean to one side of the bill.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from operator import attrgetter
-from typing import Any, Final
+from math import lcm
+from operator import attrgetter, mul
+from typing import Any, Final, NamedTuple
 
 from relay_app.meter.usage import Usage
 
@@ -61,6 +62,23 @@ def quantities(usage: Usage) -> tuple[int, ...]:
     )
 
 
+class _WholeRates(NamedTuple):
+    """What each of ``TOKEN_RATES`` is in parts of a micro-dollar a token, so many that all rates
+    are whole numbers; and which of them nobody stated."""
+
+    rates: tuple[int, ...]
+    parts: int
+    missing: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rates: Sequence[Decimal | None]) -> "_WholeRates":
+        # A rate in dollars for 1M tokens is one in micro-dollars for each.
+        ratios = [(rate or ZERO).as_integer_ratio() for rate in rates]
+        parts = lcm(*(below for _, below in ratios))
+        whole = tuple(above * (parts // below) for above, below in ratios)
+        return cls(whole, parts, tuple(n for n, rate in enumerate(rates) if rate is None))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """A row of a price list: USD per 1M tokens by kind, and per minute of audio transcribed.
@@ -83,6 +101,10 @@ class Price:
     output_text: Decimal | None = None
     output_audio: Decimal | None = None
     transcription_minute: Decimal | None = None
+    _whole: "_WholeRates" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_whole", _WholeRates.of(_rates(self)))
 
     def missing(self, usage: Usage) -> str | None:
         """The first rate that ``usage`` needs and this row lacks; None if it can be priced.
@@ -98,22 +120,25 @@ class Price:
 
     def cost(self, usage: Usage) -> Decimal | None:
         """What ``usage`` costs in USD, to the micro-dollar; None if a rate is missing."""
-        # A rate in dollars for 1M tokens is one in micro-dollars for each.
-        micro_dollars = ZERO
-        for tokens, rate in zip(quantities(usage), _rates(self), strict=True):
-            if tokens:
-                if tokens < 0 or rate is None:
-                    return None
-                micro_dollars = _EXACT.fma(rate, tokens, micro_dollars)
-        if usage.transcription_seconds:
-            if self.transcription_minute is None:
-                return None
-            # repr() gives back the digits the provider wrote, not those of the float below them.
-            seconds = Decimal(repr(usage.transcription_seconds))
-            by_60 = _EXACT.multiply(_EXACT.multiply(seconds, self.transcription_minute), MILLION)
-            by_60 = _EXACT.fma(micro_dollars, SIXTY, by_60)
-            micro_dollars = _EXACT.divide(by_60, SIXTY)
-        return _EXACT.quantize(_EXACT.multiply(micro_dollars, MICRO_DOLLAR), MICRO_DOLLAR)
+        tokens = quantities(usage)
+        rates, unit, missing = self._whole
+        if min(tokens) < 0 or (missing and any(map(tokens.__getitem__, missing))):
+            return None
+        parts = sum(map(mul, tokens, rates))
+        if not usage.transcription_seconds:
+            # Whole numbers: the same as below, in a third of the time.
+            micro_dollars, rest = divmod(parts, unit)
+            micro_dollars += 2 * rest > unit or (2 * rest == unit and micro_dollars & 1)
+            return _EXACT.multiply(Decimal(micro_dollars), MICRO_DOLLAR)
+        if self.transcription_minute is None:
+            return None
+        # repr() gives back the digits the provider wrote, not those of the float below them.
+        seconds = Decimal(repr(usage.transcription_seconds))
+        by_60 = _EXACT.multiply(_EXACT.multiply(seconds, self.transcription_minute), MILLION)
+        by_60 = _EXACT.fma(_EXACT.divide(Decimal(parts), Decimal(unit)), SIXTY, by_60)
+        return _EXACT.quantize(
+            _EXACT.multiply(_EXACT.divide(by_60, SIXTY), MICRO_DOLLAR), MICRO_DOLLAR
+        )
 
     def as_dict(self) -> dict[str, str]:
         """The row as a record carries it: model, source, date, and its rates as decimal text."""

@@ -5,7 +5,6 @@ The rule: it only writes down. What a unit used, and whether it counts, is decid
 
 from collections.abc import Callable
 
-from relay_app.meter.completed import by_kind
 from relay_app.meter.reported import Reported
 from relay_app.meter.usage import Kind, Status, Usage, UsageRecord, record_id
 
@@ -59,7 +58,7 @@ class Recorder:
             unit_id=unit_id,
             started_at=started_at,
             ended_at=self._clock(),
-            estimate=by_kind(estimate),
+            estimate=estimate.by_kind() or None,
             usage=reported.usage,
             usage_raw=reported.raw,
         )

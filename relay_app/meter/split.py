@@ -4,7 +4,8 @@ The rule: a split is read, completed where only one answer is possible, or None.
 guessed, for audio costs several times what text does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from relay_app.meter.untrusted import count, mapping
@@ -24,11 +25,11 @@ class Split(NamedTuple):
         return self.text + self.audio + self.image
 
     def plus(self, other: "Split") -> "Split":
-        return Split(self.text + other.text, self.audio + other.audio, self.image + other.image)
+        return _made((self.text + other.text, self.audio + other.audio, self.image + other.image))
 
     def minus(self, other: "Split") -> "Split":
         """What remains, which may be negative: of a change."""
-        return Split(self.text - other.text, self.audio - other.audio, self.image - other.image)
+        return _made((self.text - other.text, self.audio - other.audio, self.image - other.image))
 
     def floored(self) -> "Split":
         """The same without negative counts."""
@@ -45,6 +46,9 @@ class Split(NamedTuple):
         scaled[self.index(max(self))] += total - sum(scaled)
         return Split(*scaled)
 
+
+_made: Final[Callable[[tuple[int, int, int]], Split]] = partial(tuple.__new__, Split)
+"""What Split() does, without a call of Python."""
 
 _KEYS: Final = tuple(f"{kind}_tokens" for kind in Split._fields)
 

@@ -9,8 +9,9 @@ does.
 """
 
 import os
+from bisect import bisect_left
 from collections import Counter as Count
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -48,6 +49,17 @@ class Snapshot:
     forgotten: int = 0
     key_failures: int = 0
     key_seconds: float = 0.0
+
+
+class _Histogram(Histogram):
+    """One that many values can be added to at once."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """What :meth:`observe` would do for each of ``values``, in a few additions for all."""
+        if values:
+            self._sum.inc(sum(values))
+            for bucket, count in Count(bisect_left(self._upper_bounds, v) for v in values).items():
+                self._buckets[bucket].inc(count)
 
 
 class Metrics:
@@ -158,7 +170,7 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self._buffered = self._gauge("buffered_bytes", "Room taken by large frames")
-        self._held = Histogram(
+        self._held = _Histogram(
             "relay_hold_seconds",
             "How long a response.done waited for its record",
             buckets=HOLD_BUCKETS,
@@ -214,8 +226,7 @@ class Metrics:
         # A figure that prometheus-client keeps in a file takes a lock, a question for the process's
         # number and two packed doubles: several times as long amid a session as one after another.
         holds, self._holds = self._holds, []
-        for seconds in holds:
-            self._held.observe(seconds)
+        self._held.observe_all(holds)
         tries, self._tries = self._tries, Count()
         for (upstream, result), count in tries.items():
             self._attempts.labels(upstream, result).inc(count)

@@ -34,7 +34,7 @@ class Collector:
     ``spawn`` starts a greenlet that ends with the session."""
 
     __slots__ = ("_cancelled", "_cancelling", "_change", "_deadline", "_event_id", "_meter",
-                 "_said", "_spawn", "_target", "_unwelcome", "_vain", "begun")  # fmt: skip
+                 "_spawn", "_target", "_unwelcome", "_vain", "begun", "said")  # fmt: skip
 
     def __init__(
         self,
@@ -51,7 +51,8 @@ class Collector:
         self._spawn = spawn
         self._unwelcome = _NONE
         self._cancelled = _NONE
-        self._said = False
+        self.said = False
+        """Whether the upstream was told to cancel something."""
         self._cancelling = False
         self._vain = False
         self._deadline = float("inf")
@@ -60,7 +61,7 @@ class Collector:
     @property
     def listens(self) -> bool:
         """Whether it has to be told of every message of the upstream's."""
-        return self.begun or self._said
+        return self.begun or self.said
 
     def begin(self) -> None:
         """Cancels every response that runs, and from now on every one that begins. Never blocks."""
@@ -105,9 +106,10 @@ class Collector:
         self._change.set()
 
     def provoked(self, message: Message) -> bool:
-        """Whether ``message`` is an error that a cancel of ours was answered with: its response
-        had just ended. A client takes error events for fatal, and this one is none of its own."""
-        if not self._said or not message.text or message.length > MAX_ERROR_BYTES:
+        """Whether ``message`` is an error that a cancel of ours was answered with, of which there
+        must have been one: its response had just ended. A client takes error events for fatal,
+        and this one is none of its own."""
+        if not message.text or message.length > MAX_ERROR_BYTES:
             return False
         if peek(message.head()) != "error":
             return False
@@ -125,7 +127,7 @@ class Collector:
             while uncancelled := self._uncancelled():
                 for unit_id in uncancelled:
                     self._cancelled |= {unit_id}
-                    self._said = True
+                    self.said = True
                     if not self._target.send_text(codec.dumps(self._cancellation(unit_id))):
                         self.give_up()
                         return

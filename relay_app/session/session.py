@@ -323,7 +323,7 @@ class Session:
             self._collector.notice()
         if self._guard is not None:
             self._object(self._guard.heard(message))
-        if self._collector.provoked(message):
+        if self._collector.said and self._collector.provoked(message):
             return DROP
         hold = commit if self._before_forward else None
         if isinstance(instead, Instead):

@@ -147,7 +147,8 @@ class Link:
         """Has ``wake`` called on the hub whenever there is something to receive, until
         :meth:`pause_reading`; with ``forwards``, whose source this Link must be, only for what that
         leaves. Never blocks. For a Link that is not ``ready``."""
-        self._leave_room()
+        if self._room:
+            self._leave_room()
         self.reading = True
         if forwards is None or self.scanner.awaiting > SMALL_BYTES:
             self.connection.watch(wake)
@@ -175,7 +176,8 @@ class Link:
         Raises LinkEnded when the peer has closed or vanished and FrameError when it broke the
         protocol, both after everything before that was returned.
         """
-        self._leave_room()
+        if self._room:
+            self._leave_room()
         run = None
         if forwards is not None and forwards.run is not None:
             run, forwards.run = forwards.run, None  # first, whatever has happened since

@@ -41,7 +41,8 @@ class Message:
 
     def payload(self) -> bytes | None:
         """The whole payload, or None when it was larger than what is kept of fragments."""
-        return xor(memoryview(self._data)[self._start : self._end], self._key)
+        payload = memoryview(self._data)[self._start : self._end]
+        return xor(payload, self._key) if self._key else bytes(payload)
 
 
 class _Fragmented(Message):

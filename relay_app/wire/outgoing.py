@@ -93,7 +93,9 @@ class Outgoing(Gate):
         if sent < len(data):
             self._send_rest(data, sent, ends_message)
         else:
-            self._sent_whole(ends_message)
+            self.mid_message = not ends_message
+            if self._boundary is not None and ends_message:
+                self._wake()
 
     def _send_rest(self, data: Buffer | memoryview, sent: int, ends_message: bool) -> None:
         with self._turn():
@@ -106,9 +108,6 @@ class Outgoing(Gate):
                 if not self.torn:
                     self.mid_message = before
                 raise
-        self._sent_whole(ends_message)
-
-    def _sent_whole(self, ends_message: bool) -> None:
         self.mid_message = not ends_message
         if ends_message:
             self._wake()
