@@ -5,12 +5,13 @@ exception that reaches gevent's pool is printed by the hub as well, each time.) 
 while waiting leaves the thread to finish by itself.
 """
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from gevent.event import Event
-from gevent.hub import get_hub
+from gevent.hub import Waiter, get_hub
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
@@ -42,47 +43,89 @@ def call(pool: ThreadPool, function: Callable[_P, _T], *args: _P.args, **kwargs:
 
 
 class Thread:
-    """One thread that does what it is asked, one thing after the other, until :meth:`stop`.
+    """One thread that does what the greenlets of one hub ask it, one thing after the other, until
+    :meth:`stop`. It does not survive a fork.
 
-    There is one for what happens at every commit: a call takes 50 µs of CPU on both sides, and
-    85 by a pool, which is made for many threads. It does not survive a fork.
+    There is one for what happens at every commit: a call by gevent's pool, which is made for many
+    threads, costs both sides twice as much.
     """
 
     def __init__(self) -> None:
         self._asked = make_queue()
+        self._ended: deque[_Call[Any]] = deque()
+        self._waiting = 0
+        self._stopped = False
+        self._watcher: Any = None
         _start_new_thread(_work_off, (self._asked,))
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """``function(*args, **kwargs)`` on the thread, after all that was asked of it before."""
-        results: list[_T] = []
-        errors: list[BaseException] = []
-        told = Event()
-        # It lives until the thread is done, whatever becomes of the greenlet that waits.
-        watcher = get_hub().loop.async_()
-
-        def work() -> None:
-            try:
-                results.append(function(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                errors.append(error)
-            with suppress(Exception):  # the hub is gone, and who waited with it
-                watcher.send()
-
-        def done() -> None:
-            watcher.stop()
-            watcher.close()
-            told.set()
-
-        watcher.start(done)
-        self._asked.put(work)
-        told.wait()
-        if errors:
-            raise errors.pop()
-        return results.pop()
+        if self._watcher is None:
+            self._watcher = get_hub().loop.async_(ref=False)
+            self._watcher.start(self._tell)
+        call = _Call(partial(function, *args, **kwargs), self._ended, self._watcher.send)
+        # A loop that has nothing else to wait for goes on for this.
+        self._waiting += 1
+        self._watcher.ref = True
+        self._asked.put(call.work)
+        return call.result()
 
     def stop(self) -> None:
         """Ends the thread once it has done what it was asked. Never blocks."""
+        self._stopped = True
         self._asked.put(None)
+        self._rest()
+
+    def _tell(self) -> None:
+        while self._ended:
+            call = self._ended.popleft()
+            self._waiting -= 1
+            self._rest()
+            call.told.switch(None)
+
+    def _rest(self) -> None:
+        if not self._waiting and self._watcher is not None:
+            self._watcher.ref = False
+            if self._stopped:
+                self._watcher.close()
+
+
+class _Call(Generic[_T]):
+    """What was asked, and what came of it. It lives until the thread is done, whatever becomes of
+    the greenlet that waits."""
+
+    __slots__ = ("_ended", "_error", "_function", "_results", "_send", "told")
+
+    def __init__(
+        self, function: Callable[[], _T], ended: "deque[_Call[Any]]", send: Callable[[], None]
+    ) -> None:
+        self.told: Waiter[None] = Waiter()
+        self._function: Callable[[], _T] | None = function
+        self._ended = ended
+        self._send = send
+        self._results: list[_T] = []
+        self._error: BaseException | None = None
+
+    def work(self) -> None:
+        """On the thread."""
+        function, self._function = self._function, None
+        assert function is not None
+        try:
+            self._results.append(function())
+        except BaseException as error:  # noqa: BLE001 - raised again where it was asked
+            self._error = error
+        del function
+        self._ended.append(self)
+        with suppress(Exception):  # the hub is gone, and who waited with it
+            self._send()
+
+    def result(self) -> _T:
+        """Waits for it."""
+        self.told.get()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return self._results.pop()
 
 
 def _work_off(asked: Any) -> None:

@@ -74,8 +74,8 @@ class Pump:
     """
 
     __slots__ = ("_amid", "_assembler", "_clock", "_express", "_hold_seconds", "_messages",
-                 "_new_key", "_observe", "_on_held", "_on_unobserved", "_remask", "_sink", "_skim",
-                 "_source", "after_run", "busy", "fragments", "unobserved")  # fmt: skip
+                 "_new_key", "_observe", "_on_held", "_on_unobserved", "_remask", "_sent", "_sink",
+                 "_skim", "_source", "after_run", "busy", "fragments", "unobserved")  # fmt: skip
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class Pump:
         self._new_key = new_key
         self._clock = clock
         self._amid = False
+        self._sent = 0
         self._remask = sink.masks and not sink.verbatim
         self._express = None if self._remask else express
 
@@ -157,22 +158,22 @@ class Pump:
 
     def _forward(self, run: Run) -> None:
         end = len(run.frames)
-        index, sent = self._taken_over()
-        if not index:
+        begin = 0
+        express = self._express
+        if express is None or not express.skimmed:
             index = self._skimmed(run, 0)
         else:
+            # So many frames it has looked at, and so many bytes of them it has sent.
+            index, sent = express.skimmed, express.sent
+            express.skimmed = express.sent = 0
             self._messages += index
-        begin = self._observe_from(run, index, end) if index < end else 0
-        self._send(run, begin, end, sent)
-
-    def _taken_over(self) -> tuple[int, int]:
-        """How many frames of the run the Express has looked at, and what it has sent of them."""
-        express = self._express
-        if express is None:
-            return 0, 0
-        got_to = express.skimmed, express.sent
-        express.skimmed = express.sent = 0
-        return got_to
+            if sent == run.frames[index - 1].end:
+                begin = index
+            else:
+                self._sent = sent
+        if index < end:
+            begin = self._observe_from(run, begin, index, end)
+        self._send(run, begin, end)
 
     def _skimmed(self, run: Run, begin: int) -> int:
         """The first frame from ``begin`` on that is to be shown to ``observe``."""
@@ -184,11 +185,10 @@ class Pump:
         self._messages += index - begin
         return index
 
-    def _observe_from(self, run: Run, index: int, end: int) -> int:
-        """Observes what ``skim`` leaves of a run, and sends what a verdict comes behind: the
-        first frame that is still to be sent."""
+    def _observe_from(self, run: Run, begin: int, index: int, end: int) -> int:
+        """Observes what ``skim`` leaves of a run of which the frames from ``begin`` on are still to
+        be sent, and sends what a verdict comes behind: the first frame that is still to be sent."""
         data, frames = run.data, run.frames
-        begin = 0
         # Where the message began; negative: in an earlier run.
         first = -1 if self._amid and not index else index
         try:
@@ -259,10 +259,12 @@ class Pump:
         self.unobserved += 1
         self._on_unobserved(error)
 
-    def _send(self, run: Run, begin: int, end: int, sent: int = 0) -> None:
-        """Sends the frames from ``begin`` to before ``end``, but for ``sent`` bytes of them."""
+    def _send(self, run: Run, begin: int, end: int) -> None:
+        """Sends the frames from ``begin`` to before ``end``, but for what the Express has sent of
+        them."""
         if begin == end:
             return
+        sent, self._sent = self._sent, 0
         frames = run.frames
         last = frames[end - 1]
         self._amid = not last.fin

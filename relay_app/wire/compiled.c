@@ -41,7 +41,6 @@ module_exec(PyObject *self)
     state->no_key = PyBytes_FromStringAndSize(NULL, 0);
     for (int opcode = 0; opcode < 16; opcode++)
         state->opcodes[opcode] = PyLong_FromLong(opcode);
-    state->fileno = PyUnicode_InternFromString("fileno");
     state->tell = PyUnicode_InternFromString("tell");
     state->frames = (PyTypeObject *)PyType_FromModuleAndSpec(self, &frames_spec, NULL);
     state->scanner = (PyTypeObject *)PyType_FromModuleAndSpec(self, &scanner_spec, NULL);
@@ -50,9 +49,9 @@ module_exec(PyObject *self)
     state->read_bytes = number("relay_app.wire.rooms", "READ_BYTES");
     state->small_bytes = number("relay_app.wire.rooms", "SMALL_BYTES");
     if (PyErr_Occurred() || state->frame == NULL || state->run == NULL || state->fault == NULL
-        || state->nothing == NULL || state->no_key == NULL || state->fileno == NULL
-        || state->gate == NULL || state->tell == NULL || state->frames == NULL
-        || state->scanner == NULL || state->express == NULL)
+        || state->nothing == NULL || state->no_key == NULL || state->gate == NULL
+        || state->tell == NULL || state->frames == NULL || state->scanner == NULL
+        || state->express == NULL)
         return -1;
     if (PyModule_AddType(self, state->scanner) < 0 || PyModule_AddType(self, state->gate) < 0)
         return -1;
@@ -89,7 +88,6 @@ module_clear(PyObject *self)
     Py_CLEAR(state->no_key);
     for (int opcode = 0; opcode < 16; opcode++)
         Py_CLEAR(state->opcodes[opcode]);
-    Py_CLEAR(state->fileno);
     Py_CLEAR(state->tell);
     return 0;
 }

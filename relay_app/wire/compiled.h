@@ -21,7 +21,6 @@ typedef struct {
     PyObject *nothing;   /* wire.frames.NOTHING */
     PyObject *no_key;
     PyObject *opcodes[16];
-    PyObject *fileno; /* of a socket */
     PyObject *tell; /* of a skim that offers over_spans */
     Py_ssize_t read_bytes;  /* wire.rooms.READ_BYTES */
     Py_ssize_t small_bytes; /* wire.rooms.SMALL_BYTES */

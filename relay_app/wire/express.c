@@ -30,7 +30,7 @@ typedef struct {
     PyObject *room;
     PyObject *took;
     PyObject *read_some;
-    PyObject *read_from; /* the source's socket if it is a plain one, or None */
+    PyObject *read_from; /* fileno() of the source's socket if it is a plain one, or None */
     PyObject *pending;
     Gate *out;
     PyObject *write_some;
@@ -58,15 +58,14 @@ count_of(PyObject *function, PyObject *argument)
     return count;
 }
 
-/* The bytes that lie before the end of the last frame, -1 with an exception. */
+/* The bytes that lie before the end of the first `count` frames, -1 with an exception. */
 static Py_ssize_t
-end_of(PyObject *frames)
+end_of(PyObject *frames, Py_ssize_t count)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(frames, &view, PyBUF_SIMPLE) < 0)
         return -1;
     const Span *spans = view.buf;
-    Py_ssize_t count = view.len / (Py_ssize_t)sizeof(Span);
     Py_ssize_t end = count ? (Py_ssize_t)spans[count - 1].end : 0;
     PyBuffer_Release(&view);
     return end;
@@ -98,11 +97,12 @@ call_skim(Express *self, PyObject *data, PyObject *frames)
     return count;
 }
 
-/* Sends the frames of `self->run`: 1 if all of their bytes went out, -1 with an exception. */
+/* Sends the first `count` frames of `self->run`: 1 if all of their bytes went out, -1 with an
+ * exception. */
 static int
-send_run(Express *self, PyObject *data, PyObject *frames)
+send_run(Express *self, PyObject *data, PyObject *frames, Py_ssize_t count)
 {
-    Py_ssize_t end = end_of(frames);
+    Py_ssize_t end = end_of(frames, count);
     PyObject *view = end < 0 ? NULL : PyMemoryView_FromObject(data);
     PyObject *part = view == NULL ? NULL : PySequence_GetSlice(view, 0, end);
     Py_XDECREF(view);
@@ -149,10 +149,9 @@ pass_objects(Express *self)
     if (simple) {
         Py_ssize_t skimmed = call_skim(self, data, frames);
         self->skimmed = Py_MAX(0, skimmed);
-        if (skimmed < frame_count)
-            whole = skimmed < 0 ? -1 : 0;
-        else
-            whole = send_run(self, data, frames);
+        whole = skimmed < 0 ? -1 : skimmed ? send_run(self, data, frames, skimmed) : 0;
+        if (whole > 0 && skimmed < frame_count)
+            whole = 0;
     }
     Py_DECREF(run);
     if (whole <= 0)
@@ -216,11 +215,11 @@ pass_plain(Express *self, int from, int to, int *untold)
         return leave(self, to, read, size, 0, 0);
     count = span - spans;
     Py_ssize_t skimmed = self->over_spans(self->skim_self, buffer, spans, count, untold);
-    char *tail = left ? PyMem_Malloc((size_t)left) : NULL;
-    Py_ssize_t sent = 0;
-    if (skimmed == count && position && (tail != NULL || !left)) {
+    char *tail = left && skimmed == count ? PyMem_Malloc((size_t)left) : NULL;
+    Py_ssize_t sent = 0, clear = skimmed ? (Py_ssize_t)spans[skimmed - 1].end : 0;
+    if (clear && (skimmed < count || tail != NULL || !left)) {
         self->writes++;
-        sent = send(to, buffer, (size_t)position, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = send(to, buffer, (size_t)clear, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0)
             sent = 0; /* not now, or never: the pump meets it again */
     }
@@ -256,12 +255,12 @@ tell(Express *self)
     PyErr_Restore(type, value, traceback);
 }
 
-/* The number of a socket, -1 if it has none. It is asked each time: that of one that was closed may
- * be another's by now. */
+/* The number of a socket by its fileno(), -1 if it has none. It is asked each time: that of one that
+ * was closed may be another's by now. */
 static int
-descriptor_of(Express *self, PyObject *socket)
+descriptor_of(PyObject *fileno)
 {
-    PyObject *number = PyObject_CallMethodNoArgs(socket, self->state->fileno);
+    PyObject *number = PyObject_CallNoArgs(fileno);
     int descriptor = number == NULL ? -1 : (int)PyLong_AsLong(number);
     Py_XDECREF(number);
     return descriptor;
@@ -276,8 +275,8 @@ pass(Express *self)
         || scanner->buffer != NULL || scanner->in_message || scanner->lost
         || scanner->used + self->state->read_bytes > (Py_ssize_t)sizeof buffer)
         return pass_objects(self);
-    int from = descriptor_of(self, self->read_from);
-    int to = descriptor_of(self, self->write_to);
+    int from = descriptor_of(self->read_from);
+    int to = descriptor_of(self->write_to);
     if (from < 0 || to < 0)
         return -1;
     int untold = 0;
@@ -323,6 +322,18 @@ express_call(Express *self, PyObject *args, PyObject *keywords)
     return PyObject_CallNoArgs(wake);
 }
 
+/* The fileno of a connection's socket, None unless that is a plain one. */
+static PyObject *
+fileno_of(PyObject *connection)
+{
+    PyObject *socket = PyObject_GetAttrString(connection, "plain");
+    if (socket == NULL || socket == Py_None)
+        return socket;
+    PyObject *fileno = PyObject_GetAttrString(socket, "fileno");
+    Py_DECREF(socket);
+    return fileno;
+}
+
 static PyObject *
 express_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -342,8 +353,7 @@ express_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         || (self->took = PyObject_GetAttrString(self->scanner, "took")) == NULL
         || (self->read_some = PyObject_GetAttrString(from, "read_some")) == NULL
         || (self->pending = PyObject_GetAttrString(from, "pending")) == NULL
-        || (self->read_from = PyObject_GetAttrString(from, "plain")) == NULL
-        || (self->write_to = PyObject_GetAttrString(to, "plain")) == NULL
+        || (self->read_from = fileno_of(from)) == NULL || (self->write_to = fileno_of(to)) == NULL
         || (self->out = (Gate *)PyObject_GetAttrString(sink, "out")) == NULL
         || (self->write_some = PyObject_GetAttrString(to, "write_some")) == NULL)
         Py_CLEAR(self);

@@ -6,8 +6,8 @@ wakes the pump only for what is not so simple.
 
 The rules:
 
-* It never waits and never raises. It sends only what the kernel takes at once, on a Link where
-  nobody else writes and nothing waits to be written.
+* It never waits and never raises. It sends only what was skimmed and the kernel takes at once, on
+  a Link where nobody else writes and nothing waits to be written.
 * What it began and cannot finish it leaves behind, with how far it got: nothing is read twice,
   looked at twice or sent twice.
 """
@@ -74,12 +74,12 @@ class PythonExpress:
         if not simple:
             return False
         self.skimmed = skim(run.data, frames, 0)
-        if self.skimmed < len(frames):
+        if not self.skimmed:
             return False
-        data = memoryview(run.data)[: frames[-1].end]
+        data = memoryview(run.data)[: frames[self.skimmed - 1].end]
         self.sent = self._write_some(data)
         self._out.bytes_out += self.sent
-        if self.sent < len(data):
+        if self.skimmed < len(frames) or self.sent < len(data):
             return False
         self.messages += self.skimmed
         give_back(run)

@@ -186,9 +186,14 @@ class Elsewhere(SQLStore):
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Let the others run until ``condition`` holds; the test's own timeout is the limit."""
+    """Let the others run until ``condition`` holds; the test's own timeout is the limit.
+
+    It is asked at each turn of the hub, for it may hold for no longer. But a thread that has let go
+    of the interpreter would get it back after 5 ms only if nobody else did.
+    """
     while not condition():
         gevent.sleep(0)
+        sleep(0.00005)
 
 
 def python(script: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":

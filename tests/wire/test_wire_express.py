@@ -145,7 +145,7 @@ def test_a_message_that_is_not_plain_is_left_where_it_was_reached(way: Callable[
     both = [on.client.frame_bytes(1, payload) for payload in (plain(), OTHER)]
     on.client.sock.sendall(b"".join(both))
     assert (on.heard(), on.heard()) == (plain(), OTHER)
-    assert on.left == [(2, 1, 0)]
+    assert on.left == [(2, 1, len(both[0]))], "what stands before it has gone out"
     assert on.express.messages == 0
 
 
