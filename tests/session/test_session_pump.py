@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -51,7 +52,7 @@ class Sink:
     def send(self, data: Any, *, ends_message: bool = True, sent: int = 0) -> None:
         if self.failing:
             raise LinkEnded(self)  # type: ignore[arg-type]
-        self.sent.append((bytes(data), ends_message))
+        self.sent.append((bytes(data)[sent:], ends_message))
 
 
 def frame(
@@ -73,6 +74,7 @@ class Bench:
         end: Exception | None = None,
         hold_seconds: float = 10.0,
         on_held: Callable[[float, bool], None] | None = None,
+        express: Any = None,
     ) -> None:
         self.sink = sink or Sink()
         self.errors: list[Exception] = []
@@ -81,6 +83,7 @@ class Bench:
             Source(chunks, masked=masked, end=end),  # type: ignore[arg-type]
             self.sink,  # type: ignore[arg-type]
             observe=observe,
+            express=express,
             keep_bytes=1_000,
             hold_seconds=hold_seconds,
             on_unobserved=self.errors.append,
@@ -148,6 +151,53 @@ def test_a_held_message_at_the_head_of_a_run_holds_all_of_it() -> None:
     durable.set()
     pumping.get(timeout=5)
     assert bench.sink.sent == [(parts[0] + parts[1], True), (parts[2] + parts[3], True)]
+
+
+PARTS = [frame(b"plain"), frame(b"plainer"), frame(b"unit"), frame(b"behind")]
+
+
+def left_behind(sent: int) -> Any:
+    """An Express that has skimmed the first two of PARTS and sent so many bytes of them."""
+    return SimpleNamespace(skimmed=2, sent=sent, messages=0, run=None, skim=None)
+
+
+@pytest.mark.parametrize("sent", range(len(PARTS[0] + PARTS[1]) + 1))
+def test_what_an_express_has_skimmed_goes_out_once_and_is_not_looked_at_again(sent: int) -> None:
+    durable, seen = Event(), []
+
+    def observe(message: Message) -> Verdict:
+        seen.append(message.payload())
+        return durable if message.payload() == b"unit" else None
+
+    bench = Bench([b"".join(PARTS), PARTS[0]], observe, express=left_behind(sent))
+    pumping = gevent.spawn(bench.run)
+    gevent.idle()
+    begun = b"".join(PARTS[:2])
+    assert bench.sink.sent == ([(begun[sent:], True)] if sent < len(begun) else [])
+    assert seen == [b"unit"], "before anything waits"
+    durable.set()
+    pumping.get(timeout=5)
+    assert b"".join(data for data, _ in bench.sink.sent[-2:]) == PARTS[2] + PARTS[3] + PARTS[0]
+    assert seen == [b"unit", b"behind", b"plain"]
+    assert bench.pump.messages == 5
+
+
+def test_what_comes_behind_is_observed_although_a_sink_takes_nothing_of_what_was_begun() -> None:
+    class Blocked(Sink):
+        def send(self, data: Any, *, ends_message: bool = True, sent: int = 0) -> None:
+            gevent.sleep(1_000)
+
+    seen: list[bytes | None] = []
+    bench = Bench(
+        [b"".join(PARTS)],
+        lambda message: seen.append(message.payload()) or Event(),
+        sink=Blocked(),
+        express=left_behind(3),
+    )
+    pumping = gevent.spawn(bench.pump.run)
+    gevent.idle()
+    pumping.kill()
+    assert seen == [b"unit", b"behind"]
 
 
 def test_a_hold_lasts_no_longer_than_it_may() -> None:
