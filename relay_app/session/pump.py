@@ -192,6 +192,10 @@ class Pump:
         # Where the message began; negative: in an earlier run.
         first = -1 if self._amid and not index else index
         try:
+            if self._sent:
+                # Amid a frame nobody else may write, and whoever observes may let others in.
+                self._send(run, begin, index)
+                begin = index
             while index < end:
                 message = self._assembler.add(data, frames[index])
                 index += 1
