@@ -46,8 +46,8 @@ class Thread:
     """One thread that does what the greenlets of one hub ask it, one thing after the other, until
     :meth:`stop`. It does not survive a fork.
 
-    There is one for what happens at every commit: a call by gevent's pool, which is made for many
-    threads, costs both sides twice as much.
+    There is one for what happens at every commit: gevent's pool, which is made for many threads,
+    asks more of both sides for each call.
     """
 
     def __init__(self) -> None:
@@ -88,6 +88,7 @@ class Thread:
             self._watcher.ref = False
             if self._stopped:
                 self._watcher.close()
+                self._watcher = None
 
 
 class _Call(Generic[_T]):

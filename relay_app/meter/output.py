@@ -35,12 +35,8 @@ _KINDS: Final = {
 }
 
 
-def _bit(event_type: str) -> int:
-    """Of a type of delta in ``Output.texts``, as in the sums of a skim."""
-    return 1 << TEXTS.index(event_type)
-
-
-_BITS: Final = {event_type: _bit(event_type) for event_type in TEXTS}
+_BITS: Final = {event_type: 1 << number for number, event_type in enumerate(TEXTS)}
+"""Of a type of delta in ``Output.texts``, as in the sums of a skim."""
 _SPOKEN: Final = sum(bit for name, bit in _BITS.items() if _KINDS[name] == SPOKEN_TOKENS)
 _CALLS: Final = sum(bit for name, bit in _BITS.items() if _KINDS[name] == CALL_TOKENS)
 

@@ -126,7 +126,7 @@ class Price:
             return None
         parts = sum(map(mul, tokens, rates))
         if not usage.transcription_seconds:
-            # Whole numbers: the same as below, in a third of the time.
+            # Whole numbers, rounded half to even: the same as below, and sooner.
             micro_dollars, rest = divmod(parts, unit)
             micro_dollars += 2 * rest > unit or (2 * rest == unit and micro_dollars & 1)
             return _EXACT.multiply(Decimal(micro_dollars), MICRO_DOLLAR)

@@ -74,6 +74,21 @@ def test_nothing_of_a_call_is_kept_until_the_next(thread: Thread) -> None:
     until(let_go)
 
 
+def test_a_loop_goes_on_for_a_call_and_not_for_a_thread_that_has_none() -> None:
+    script = """
+import gevent
+from relay_app.ledger.stores.native import sleep
+from relay_app.ledger.threads import Thread
+thread = Thread()
+print(thread.call(lambda: sleep(0.05) or "waited"))  # LoopExit if nothing kept the loop
+gevent.wait()  # never over if something still did
+thread.stop()
+thread.stop()
+print("over")
+"""
+    assert finish(python(script)) == "waited\nover\n"
+
+
 def test_a_hub_that_is_gone_is_told_nothing() -> None:
     """Its thread may still be in the middle of something, such as a store that hangs."""
     script = """

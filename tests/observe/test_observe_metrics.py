@@ -102,7 +102,11 @@ def test_refusals_and_holds_are_counted_at_once():
     assert value(metrics, "relay_refused_total", "by=client,status=401") == 2
     assert value(metrics, "relay_refused_total", "by=upstream,status=401") == 1
     assert value(metrics, "relay_hold_seconds_count") == 2
-    assert value(metrics, "relay_hold_seconds_bucket", "le=0.005") == 1
+    assert value(metrics, "relay_hold_seconds_sum") == pytest.approx(1.203)
+    buckets = ("0.0025", "0.005", "1.0", "+Inf")
+    assert [value(metrics, "relay_hold_seconds_bucket", f"le={le}") for le in buckets] == [
+        0, 1, 1, 2
+    ]  # fmt: skip
     assert value(metrics, "relay_hold_timeouts_total") == 1
 
 
