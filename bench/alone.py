@@ -79,6 +79,7 @@ def _pump(source: Link, sink: Link, way: str, observe: Any, skim: Any) -> Pump:
         hold_seconds=1.0,
         on_unobserved=print,
         on_held=print,
+        give_way=lambda: None,
         new_key=lambda: _MASK,
         clock=time.monotonic,
     )

@@ -136,6 +136,7 @@ class _Stages:
             hold_seconds=1,
             on_unobserved=_raise,
             on_held=lambda seconds, kept: None,
+            give_way=lambda: None,
             new_key=lambda: _KEY,
             clock=time.monotonic,
         )

@@ -22,6 +22,7 @@ from relay_app.ledger.retention import Retention
 from relay_app.ledger.stored_keys import REFRESH_SECONDS, StoredKeys
 from relay_app.ledger.stores.base import Store
 from relay_app.meter import vocabulary
+from relay_app.moderation import Moderation
 from relay_app.observe.logs import configure, logger
 from relay_app.observe.metrics import Metrics, Snapshot
 from relay_app.session.greenlet_pool import GreenletPool
@@ -75,12 +76,14 @@ class Relay:
         self.settings = settings
         self.metrics = Metrics()
         self.hub = SessionHub()
-        self.keeper = Keeper(on_rounds=self.publish)
+        self._moderation = Moderation()
+        self.keeper = Keeper(on_rounds=self.publish, moderation=self._moderation)
         self.store = store or open_configured(settings)
         self.accountant = Accountant(
             self.store,
             journal=None if self.store.local else _journal(settings),
             durability=settings.store.durability,
+            give_way=self._moderation.give_way,
         )
         self.budgets = Budgets(
             self.store,
@@ -129,6 +132,7 @@ class Relay:
             budgets=self.budgets,
             rooms=self._rooms,
             pool=GreenletPool(),
+            give_way=self._moderation.give_way,
             before_forward=settings.store.durability == "before-forward",
             price=self._pricer,
             audit=self._audit,

@@ -1,4 +1,4 @@
-"""Breath: long work on the hub, in pieces between which everybody else has a turn.
+"""Breath: work on the hub, in pieces between which everybody else has a turn.
 
 The rule: what is under way is heard by people, and a piece is short beside that.
 """
@@ -6,13 +6,25 @@ The rule: what is under way is heard by people, and a piece is short beside that
 from time import perf_counter
 from typing import Final
 
-import gevent
+from gevent.hub import get_hub
 
-__all__ = ["Breath"]
+__all__ = ["Breath", "give_way"]
 
-HOLD_SECONDS: Final = 0.001
-PAUSE_SECONDS: Final = 0.001
-"""Not 0: gevent may come back from that before it has looked whether there is anything to read."""
+HOLD_SECONDS: Final = 0.0002
+"""As long as three or four messages take that come alone."""
+
+BEHIND_SOCKETS: Final = -1
+"""A priority of libev's: of all that it finds in one look, sockets are seen to first."""
+
+
+def give_way() -> None:
+    """Comes back when the hub has looked once for what has come in, and has forwarded it.
+
+    ``gevent.sleep(0)`` may come back before it has looked, and a shorter sleep than a look before
+    what this found is seen to.
+    """
+    hub = get_hub()
+    hub.wait(hub.loop.timer(0, priority=BEHIND_SOCKETS))
 
 
 class Breath:
@@ -26,5 +38,5 @@ class Breath:
     def take(self) -> None:
         """Lets the others have their turn, if the hub was held for long enough."""
         if perf_counter() - self._since >= HOLD_SECONDS:
-            gevent.sleep(PAUSE_SECONDS)
+            give_way()
             self._since = perf_counter()

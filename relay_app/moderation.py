@@ -1,6 +1,6 @@
 """Moderation: a hub with much to do looks for what has come in at most ten thousand times a second.
 
-The rule: a hub that has time looks at once. A look, a read and a send take what they take however
+The rule: a hub that has time looks at once, and amid longer work too. A look, a read and a send take what they take however
 little there is, and a stream that is read as fast as it comes is read in the smallest pieces. While
 the hub is busy anyway, a moment between two looks makes them fewer and the pieces larger, as the
 interrupts of network cards are moderated for the same reason.
@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any, Final
 
 from gevent.hub import get_hub
+
+from relay_app.breath import give_way
 
 __all__ = ["Moderation"]
 
@@ -60,6 +62,12 @@ class Moderation:
             self._turn(True)
         elif share < CALM:
             self._turn(False)
+
+    def give_way(self) -> None:
+        """Lets what has come in meanwhile be forwarded first, on a hub that has time for it: on
+        one that is busy, to look once more takes longer than the little there is to be found."""
+        if not self.on:
+            give_way()
 
     def stop(self) -> None:
         """Nobody is going to look for a while."""

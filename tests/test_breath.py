@@ -5,9 +5,35 @@ import time
 import gevent
 import pytest
 from gevent import socket
+from gevent.hub import get_hub
 
 from relay_app import breath
-from relay_app.breath import Breath
+from relay_app.breath import Breath, give_way
+
+
+def test_who_gives_way_comes_back_behind_all_that_had_come_in() -> None:
+    pairs = [socket.socketpair() for _ in range(20)]
+    watchers = [get_hub().loop.io(ours.fileno(), 1) for ours, _ in pairs]
+    seen: list[int] = []
+    for number, (watcher, (_, theirs)) in enumerate(zip(watchers, pairs, strict=True)):
+        watcher.start(seen.append, number)
+        theirs.send(b"x")
+    give_way()
+    assert sorted(set(seen)) == [*range(20)]
+    for watcher, (ours, theirs) in zip(watchers, pairs, strict=True):
+        watcher.stop()
+        watcher.close()
+        ours.close()
+        theirs.close()
+
+
+def test_who_gives_way_waits_for_nothing_that_is_still_to_come() -> None:
+    begun = time.perf_counter()
+    other = gevent.spawn_later(60, pytest.fail)
+    for _ in range(100):
+        give_way()
+    other.kill()
+    assert time.perf_counter() - begun < 30
 
 
 def test_what_comes_meanwhile_is_read_between_two_pieces() -> None:

@@ -18,7 +18,7 @@ FLOORS = [
 ]
 FRIENDS = {
     "app", "extension", "cli", "commands", "quickstart", "settings", "settings_file", "snapshot",
-    "codec", "errors",
+    "codec", "errors", "breath", "moderation",
 }  # fmt: skip
 """Modules of one concern, split by size: they may import each other."""
 SIMULATOR_MAY = {"simulator", "codec", "errors"}

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 
+import gevent
 import pytest
 from gevent import socket
 from gevent.event import Event
@@ -47,6 +48,23 @@ def test_a_busy_hub_looks_less_often_until_it_is_calm(hub: Hub) -> None:
     assert hub.second((BUSY + CALM) / 2)  # it saves what it does for less often looking
     assert not hub.second(CALM / 2)
     assert hub.apart == [LOOK_SECONDS, 0.0]
+
+
+def test_way_is_given_on_a_hub_that_has_time_and_not_on_a_busy_one(hub: Hub) -> None:
+    turns: list[str] = []
+
+    def way_given() -> bool:
+        other = gevent.spawn(turns.append, "other")
+        hub.moderation.give_way()
+        given = other.dead
+        other.kill()
+        return given
+
+    assert way_given()
+    hub.second(1.0)
+    assert not way_given()
+    hub.second(0.0)
+    assert way_given()
 
 
 def test_it_is_judged_by_the_time_since_the_last_look_alone(hub: Hub) -> None:

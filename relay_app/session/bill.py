@@ -33,7 +33,8 @@ def _to_nobody(fault: Fault) -> None:
 
 
 class Bill:
-    """``on_refused`` is called with the reason each time a record was not taken."""
+    """``on_refused`` is called with the reason each time a record was not taken, ``give_way`` lets
+    others have their turn on the hub."""
 
     def __init__(
         self,
@@ -42,11 +43,13 @@ class Bill:
         *,
         log: SessionLog,
         on_refused: Callable[[Fault], None],
+        give_way: Callable[[], None],
     ) -> None:
         self._meter = meter
         self._accountant = accountant
         self._log = log
         self._on_refused = on_refused
+        self._give_way = give_way
         self._kept: list[UsageRecord] = []
         self._checkpointed = float("-inf")
         self._asked = False
@@ -56,7 +59,13 @@ class Bill:
         records = self._meter.received(message)
         if self._meter.begun:
             self.look_soon()
-        return self._record(records) if records else None
+        if not records:
+            return None
+        try:
+            self._give_way()
+        finally:  # whoever is killed there has taken them from the meter already
+            commit = self._record(records)
+        return commit
 
     def tick(self, now: float) -> None:
         """The keeper's visit: checkpoints what runs, if that is due. Never blocks."""

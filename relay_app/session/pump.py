@@ -13,13 +13,17 @@ The rules:
   place, unless its beginning has gone out with an earlier run: a link is never left in the middle
   of a message;
 * if ``observe`` raises, the frame goes out all the same and is counted;
+* to observe takes long beside what others wait for: before it does, it gives way to them;
 * what was read is observed, also when the pump is killed while something before it waits.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, Protocol
+
+from gevent import GreenletExit
 
 from relay_app.wire.express import Express, Skim
 from relay_app.wire.frames import TEXT, Buffer, Frame, Run, encode, remask
@@ -67,14 +71,14 @@ def _to_nobody(*news: object) -> None:
 class Pump:
     """One direction of a session. Counters are plain attributes, read by whoever likes.
 
-    ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
+    ``give_way`` lets others have their turn on the hub. ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
     ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
     ``fragments`` counts frames that ended no message. ``busy`` is True from the reading of a run to
     its last byte being taken; ``after_run`` is called then, and neither waits nor raises.
     """
 
-    __slots__ = ("_amid", "_assembler", "_clock", "_express", "_hold_seconds", "_messages",
-                 "_new_key", "_observe", "_on_held", "_on_unobserved", "_remask", "_sent", "_sink",
+    __slots__ = ("_amid", "_assembler", "_clock", "_express", "_give_way", "_hold_seconds",
+                 "_messages", "_new_key", "_observe", "_on_held", "_on_unobserved", "_remask", "_sent", "_sink",
                  "_skim", "_source", "after_run", "busy", "fragments", "unobserved")  # fmt: skip
 
     def __init__(
@@ -88,6 +92,7 @@ class Pump:
         hold_seconds: float,
         on_unobserved: Callable[[Exception], None],
         on_held: Callable[[float, bool], None],
+        give_way: Callable[[], None],
         new_key: Callable[[], bytes],
         clock: Callable[[], float],
     ) -> None:
@@ -104,6 +109,7 @@ class Pump:
         self._hold_seconds = hold_seconds
         self._on_unobserved = on_unobserved
         self._on_held = on_held
+        self._give_way = give_way
         self._new_key = new_key
         self._clock = clock
         self._amid = False
@@ -197,6 +203,7 @@ class Pump:
                 self._send(run, begin, index)
                 begin = index
             while index < end:
+                self._give_way()
                 message = self._assembler.add(data, frames[index])
                 index += 1
                 if message is None:
@@ -223,7 +230,8 @@ class Pump:
                 rest = self._assembler.add(data, frame)
                 if rest is not None:
                     self._messages += 1
-                    self._observed(rest)
+                    with suppress(GreenletExit):  # killed again while others had their turn
+                        self._observed(rest)
             raise
         return begin
 

@@ -15,6 +15,7 @@ import gevent
 from gevent.event import Event
 
 from relay_app import codec
+from relay_app.breath import give_way
 from relay_app.errors import Fault, RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.meter.message import WholeText
@@ -60,7 +61,8 @@ class Session:
     what the client may not see of what the upstream says. ``on_hold`` is told the seconds a frame
     was held for its record, and whether it came; ``on_limit`` why the session is ended for a limit
     that is not its key's; ``on_debut``, once, whether the upstream does its work, or else who is to
-    blame. ``pool`` has the greenlets of the pumps; many sessions share one.
+    blame. ``pool`` has the greenlets of the pumps; many sessions share one. ``give_way`` lets others
+    have their turn on the hub.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Session:
         on_limit: Callable[[str], None] = lambda why: None,
         on_debut: Callable[[Blame | None, str], None] = lambda due_to, why: None,
         pool: GreenletPool | None = None,
+        give_way: Callable[[], None] = give_way,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.context = context
@@ -89,7 +92,10 @@ class Session:
         self._target = target
         self._ends = Ends(client, target)
         self._meter = meter
-        self._bill = Bill(meter, accountant, log=self.log, on_refused=self._not_recorded)
+        self._bill = Bill(
+            meter, accountant, log=self.log, on_refused=self._not_recorded, give_way=give_way
+        )
+        self._give_way = give_way
         self._limits = limits
         self._before_forward = before_forward
         self._guard = guard
@@ -382,6 +388,7 @@ class Session:
             hold_seconds=self._limits.hold_seconds,
             on_unobserved=self._unobserved,
             on_held=self._held,
+            give_way=self._give_way,
             new_key=_new_key,
             clock=self._clock,
         )

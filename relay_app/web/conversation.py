@@ -58,6 +58,7 @@ class Sessions:
     budgets: Budgets
     rooms: Rooms
     pool: GreenletPool
+    give_way: Callable[[], None]
     before_forward: bool
     price: Pricer
     audit: AuditSink | None
@@ -177,6 +178,7 @@ class Conversation:
             on_limit=shared.on_limit,
             on_debut=self._debut,
             pool=shared.pool,
+            give_way=shared.give_way,
         )
 
     def _veil(self) -> Veil | None:

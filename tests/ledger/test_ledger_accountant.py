@@ -31,6 +31,30 @@ def test_a_commit_is_done_once_its_records_are_stored(store: OnThread, accountan
     assert {record.unit_id for record in store.records()} == {"1", "2"}
 
 
+def test_others_have_their_turn_before_what_was_recorded_is_written(accountant: Maker) -> None:
+    store = ScriptedStore()
+    turns: list[int] = []
+    ledger = accountant(store, give_way=lambda: turns.append(len(store.calls)))
+    assert ledger.record([make_record("1")]).wait(30)
+    assert turns[0] == 0
+    assert len(store.calls) == 1
+
+
+def test_who_records_while_others_have_their_turn_is_in_the_same_write(accountant: Maker) -> None:
+    store = ScriptedStore()
+    later: list[Commit] = []
+
+    def give_way() -> None:
+        if not later:
+            later.append(ledger.record([make_record("2")]))
+
+    ledger = accountant(store, give_way=give_way)
+    commit = ledger.record([make_record("1")])
+    assert commit.wait(30)
+    assert later[0].done
+    assert [[record.unit_id for record in call] for call in store.calls] == [["1", "2"]]
+
+
 def test_recording_nothing_is_done_at_once(accountant: Maker) -> None:
     commit = accountant(ScriptedStore()).record([])
     assert commit.done

@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from relay_app import codec
+from relay_app.breath import give_way
 from relay_app.errors import RelayFault
 from relay_app.ledger.accountant import Accountant
 from relay_app.ledger.outbox import Commit
@@ -178,6 +179,7 @@ class Stage:
         on_hold: Callable[[float, bool], None] = lambda seconds, kept: None,
         on_limit: Callable[[str], None] = lambda why: None,
         on_debut: Callable[..., None] = lambda due_to, why: None,
+        give_way: Callable[[], None] = give_way,
         **limits: Any,
     ) -> None:
         self.now = 1_000.0
@@ -209,6 +211,7 @@ class Stage:
             on_hold=on_hold,
             on_limit=on_limit,
             on_debut=on_debut,
+            give_way=give_way,
             clock=lambda: self.now,
         )
         self.runner = gevent.Greenlet(run, self.session)

@@ -81,6 +81,25 @@ def test_what_was_read_counts_though_the_session_is_killed_while_a_frame_before_
 # -- a ledger that refuses -----------------------------------------------------------------------
 
 
+def test_who_is_killed_while_others_have_their_turn_has_recorded_what_was_metered(
+    stage: SetStage,
+) -> None:
+    turns: list[int] = []
+
+    def give_way() -> None:
+        turns.append(len(turns))
+        if len(turns) == 2:  # the first is before the message is metered
+            gevent.sleep(1_000)
+
+    on = stage(give_way=give_way)
+    on.target.say(**response_done())
+    until(lambda: len(turns) == 2)
+    assert on.recorded == []
+    on.runner.kill(block=False)
+    on.ended()
+    assert [(r.unit_id, r.source) for r in on.recorded] == [("resp_1", "reported")]
+
+
 def test_a_full_ledger_ends_the_session_after_its_response_and_settles_later(
     stage: SetStage,
 ) -> None:

@@ -75,6 +75,7 @@ class Bench:
         hold_seconds: float = 10.0,
         on_held: Callable[[float, bool], None] | None = None,
         express: Any = None,
+        give_way: Callable[[], None] = lambda: None,
     ) -> None:
         self.sink = sink or Sink()
         self.errors: list[Exception] = []
@@ -88,6 +89,7 @@ class Bench:
             hold_seconds=hold_seconds,
             on_unobserved=self.errors.append,
             on_held=on_held or (lambda seconds, kept: self.held.append(kept)),
+            give_way=give_way,
             new_key=lambda: b"\x01\x02\x03\x04",
             clock=lambda: 0.0,
         )
@@ -153,7 +155,8 @@ def test_a_held_message_at_the_head_of_a_run_holds_all_of_it() -> None:
     assert bench.sink.sent == [(parts[0] + parts[1], True), (parts[2] + parts[3], True)]
 
 
-PARTS = [frame(b"plain"), frame(b"plainer"), frame(b"unit"), frame(b"behind")]
+PAYLOADS = (b"plain", b"plainer", b"unit", b"behind")
+PARTS = [*map(frame, PAYLOADS)]
 
 
 def left_behind(sent: int) -> Any:
@@ -210,6 +213,56 @@ def test_what_comes_behind_is_observed_although_a_sink_takes_nothing_of_what_was
     gevent.idle()
     pumping.kill()
     assert seen == [b"unit", b"behind"]
+
+
+def test_others_have_their_turn_before_each_message_that_is_observed() -> None:
+    happened: list[bytes | None] = []
+    bench = Bench(
+        [b"".join(PARTS)],
+        lambda message: happened.append(message.payload()),  # type: ignore[func-returns-value]
+        give_way=lambda: happened.append(b"the others"),
+    )
+    bench.run()
+    assert happened == [thing for part in PAYLOADS for thing in (b"the others", part)]
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_who_is_killed_while_others_have_their_turn_has_observed_what_was_read(which: int) -> None:
+    turns, observed = iter(range(4)), list[bytes | None]()
+
+    def give_way() -> None:
+        if next(turns) == which:
+            gevent.sleep(1_000)
+
+    def observe(message: Message) -> Verdict:
+        observed.append(message.payload())
+        return None
+
+    bench = Bench([b"".join(PARTS)], observe, give_way=give_way)
+    pumping = gevent.spawn(bench.pump.run)
+    gevent.idle()
+    assert observed == list(PAYLOADS[:which])
+    pumping.kill()
+    assert observed == list(PAYLOADS)
+    assert bench.sink.sent == []
+    assert bench.pump.messages == len(PAYLOADS)
+
+
+def test_a_second_kill_does_not_keep_what_was_read_from_being_observed() -> None:
+    observed: list[bytes | None] = []
+
+    def observe(message: Message) -> Verdict:
+        observed.append(message.payload())
+        gevent.sleep(1_000)  # as long as others have their turn
+        return None
+
+    pumping = gevent.spawn(Bench([b"".join(PARTS)], observe).pump.run)
+    gevent.idle()
+    for _ in PAYLOADS:
+        pumping.kill(block=False)
+        gevent.idle()
+    assert observed == list(PAYLOADS)
+    assert isinstance(pumping.get(timeout=5), gevent.GreenletExit)
 
 
 def test_a_hold_lasts_no_longer_than_it_may() -> None:

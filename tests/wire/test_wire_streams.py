@@ -158,6 +158,7 @@ class Conversation:
             hold_seconds=SECONDS,
             on_unobserved=pytest.fail,
             on_held=lambda seconds, kept: None,
+            give_way=lambda: None,
             new_key=lambda: b"\0\0\0\0",
             clock=lambda: 0.0,
         )
