@@ -1,9 +1,9 @@
 """Moderation: a hub with much to do looks for what has come in at most ten thousand times a second.
 
-The rule: a hub that has time looks at once, and amid longer work too. A look, a read and a send take what they take however
-little there is, and a stream that is read as fast as it comes is read in the smallest pieces. While
-the hub is busy anyway, a moment between two looks makes them fewer and the pieces larger, as the
-interrupts of network cards are moderated for the same reason.
+The rule: a hub that has time looks at once, and amid longer work too. A look, a read and a send
+take what they take however little there is, and a stream that is read as fast as it comes is read
+in the smallest pieces. While the hub is busy anyway, a moment between two looks makes them fewer
+and the pieces larger, as the interrupts of network cards are moderated for the same reason.
 """
 
 import time

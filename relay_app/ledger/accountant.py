@@ -335,10 +335,11 @@ class Accountant:
         Called again it does nothing, but for a flusher that was killed or left behind by a
         fork: that one is replaced. Raises RuntimeError on another thread's hub.
         """
-        if not self._mine():
+        pid = os.getpid()
+        if self._pid != pid:
             if self._pid is not None:
                 self._reset()
-            self._pid = os.getpid()
+            self._pid = pid
             self._hub = get_hub()
             self._flusher = None
             # One for all: at the pace of speech each response sets it, and a greenlet that waits

@@ -52,11 +52,8 @@ class Commit:
 
         False says nothing is lost: the records stay queued, unless ``error`` is set.
         """
-        if not self.done and (timeout is None or timeout > 0):
-            self._wait(timeout)
-        return self.durable
-
-    def _wait(self, timeout: float | None) -> None:
+        if self.done or (timeout is not None and timeout <= 0):
+            return self.durable
         # Each response.done waits here. An Event and its Timeout would be nine calls of Python.
         waiter: Waiter[None] = Waiter()
         timer = None
@@ -71,6 +68,7 @@ class Commit:
             if timer is not None:
                 timer.stop()
                 timer.close()
+        return self.durable
 
     def settle(self, error: str | None = None) -> None:
         """For the accountant: the outcome is known; wakes all who wait."""
@@ -142,5 +140,8 @@ class Outbox:
         for commit in commits:
             self._commits.popleft()
             self._records -= len(commit.records)
+            if not rejected:
+                commit.settle()
+                continue
             causes = [rejected[record.id] for record in commit.records if record.id in rejected]
             commit.settle("; ".join(causes) or None)

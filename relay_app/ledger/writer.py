@@ -80,7 +80,7 @@ class Writer:
         refused = self._refused(records, rejected)
         self._works(len(records))
         self.commits += bool(records)
-        residuals = sum(record.kind == "residual" for record in records)
+        residuals = [record.kind for record in records].count("residual")
         self.records_written += max(0, len(records) - residuals - refused)
         return rejected
 

@@ -8,7 +8,7 @@ at most :data:`MAX_ITEMS` items by id (about 150 bytes each).
 from typing import Final
 
 from relay_app.meter.items import ITEM_TOKENS
-from relay_app.meter.split import Split
+from relay_app.meter.split import Split, made_split
 
 __all__ = ["MAX_CONTEXT_TOKENS", "Context"]
 
@@ -26,21 +26,17 @@ MAX_CONTEXT_TOKENS: Final = 128_000
 class Context:
     """The conversation of one session, counted."""
 
-    __slots__ = ("_base", "_base_level", "_heard", "_instructions", "_items", "_level", "_tools")
+    __slots__ = ("_base", "_base_level", "_heard", "_instructions", "_items", "_tools", "level")
 
     def __init__(self) -> None:
         self._instructions = 0
         self._tools = 0
         self._items: dict[str, Split] = {}
         self._heard = False
-        self._level = Split()
+        self.level = Split()
+        """What has been added so far, less what was taken away: a mark to rebase from."""
         self._base = Split()
         self._base_level = Split()
-
-    @property
-    def level(self) -> Split:
-        """What has been added so far, less what was taken away: a mark to rebase from."""
-        return self._level
 
     @property
     def preamble(self) -> Split:
@@ -50,11 +46,11 @@ class Context:
     @property
     def total(self) -> Split:
         """What a response that starts now would read."""
-        base, level, since = self._base, self._level, self._base_level
+        base, level, since = self._base, self.level, self._base_level
         text = max(0, base.text + level.text - since.text)
         audio = max(0, base.audio + level.audio - since.audio)
         image = max(0, base.image + level.image - since.image)
-        total = Split(text, audio, image)
+        total = made_split((text, audio, image))
         if text + audio + image <= MAX_CONTEXT_TOKENS:
             return total
         most = max(MAX_CONTEXT_TOKENS, base.total)
@@ -66,7 +62,7 @@ class Context:
         self._instructions = self._instructions if instructions is None else instructions
         self._tools = self._tools if tools is None else tools
         change = self._instructions + self._tools - before
-        self._level = self._level.plus(Split(text=change))
+        self.level = self.level.plus(Split(text=change))
 
     def overridden(self, instructions: int | None, tools: int | None) -> Split:
         """How the context of one response differs that has instructions or tools of its own."""
@@ -82,7 +78,7 @@ class Context:
         """An item with these tokens joined. One that is there already is not counted again."""
         if item_id in self._items or not tokens.total:
             return
-        self._level = self._level.plus(tokens)
+        self.level = self.level.plus(tokens)
         if item_id:
             self._items[item_id] = tokens
             if len(self._items) > MAX_ITEMS:
@@ -98,18 +94,18 @@ class Context:
 
     def delete(self, item_id: str | None) -> None:
         """An item left."""
-        self._level = self._level.minus(self._items.pop(item_id or "", Split()))
+        self.level = self.level.minus(self._items.pop(item_id or "", Split()))
 
     def take_back(self, tokens: Split) -> None:
         """Tokens that were added without an id are going to be added with one."""
-        self._level = self._level.minus(tokens)
+        self.level = self.level.minus(tokens)
 
     def truncate(self, item_id: str | None, audio_tokens: int) -> None:
         """What the model said was cut to this much audio, and its transcript was deleted."""
         tokens = self.item(item_id)
         if item_id and tokens.audio > audio_tokens:
             left = Split(text=min(tokens.text, ITEM_TOKENS), audio=audio_tokens)
-            self._level = self._level.minus(tokens).plus(left)
+            self.level = self.level.minus(tokens).plus(left)
             self._items[item_id] = left
 
     def rebase(self, reported: Split, level: Split) -> None:

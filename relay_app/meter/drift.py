@@ -53,20 +53,39 @@ def _errors(guesses: Iterable[float], usage: Usage) -> list[tuple[str, float]]:
     ]
 
 
+AT_ONCE: Final = 16
+"""So many units are counted together: what one takes by itself is mostly fetching the way to it."""
+
+
 class Drift:
     """Counts of units by kind and by step of the error: ``("output_audio", "0.05")``."""
 
-    __slots__ = ("counts",)
+    __slots__ = ("_counts", "_uncounted")
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+        self._uncounted: list[tuple[Usage, Usage]] = []
+
+    @property
+    def counts(self) -> dict[tuple[str, str], int]:
+        """All so far."""
+        if self._uncounted:
+            self._count()
+        return self._counts
 
     def add(self, estimate: Usage, usage: Usage) -> None:
-        """A unit was reported of which there was an estimate."""
-        counts = self.counts
-        for kind, error in _errors(_counts(estimate), usage):
-            named = kind, _LABELS[bisect_left(STEPS, abs(error))]
-            counts[named] = counts.get(named, 0) + 1
+        """A unit was reported. If there was nothing to estimate from, it counts nowhere."""
+        self._uncounted.append((estimate, usage))
+        if len(self._uncounted) == AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        counts = self._counts
+        for estimate, usage in self._uncounted:
+            for kind, error in _errors(_counts(estimate), usage) if estimate else ():
+                named = kind, _LABELS[bisect_left(STEPS, abs(error))]
+                counts[named] = counts.get(named, 0) + 1
+        self._uncounted.clear()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Drift) and self.counts == other.counts
@@ -77,7 +96,7 @@ class Drift:
         if not other.counts:
             return self
         both = Drift()
-        both.counts = dict(self.counts)
+        counts = both._counts = dict(self.counts)
         for key, count in other.counts.items():
-            both.counts[key] = both.counts.get(key, 0) + count
+            counts[key] = counts.get(key, 0) + count
         return both

@@ -34,7 +34,7 @@ from relay_app.meter.message import Message
 from relay_app.meter.names import AUDIO, TEXT_DELTAS
 from relay_app.meter.output import Output
 from relay_app.meter.skim import Notes, Skim
-from relay_app.meter.split import Split
+from relay_app.meter.split import Split, made_split
 from relay_app.meter.tokens import Counted
 from relay_app.meter.units import UNNAMED
 from relay_app.meter.untrusted import identifier, mapping, name, seconds
@@ -349,7 +349,7 @@ class Estimator:
         if reported is not None and reported:
             used = reported
             read = (used.input_text_tokens, used.input_audio_tokens, used.input_image_tokens)
-            self._context.rebase(Split(*read), output.level)
+            self._context.rebase(made_split(read), output.level)
         text, audio = used.output_text_tokens - used.reasoning_tokens, used.output_audio_tokens
         if not text + audio:
             return
@@ -357,7 +357,7 @@ class Estimator:
         ids = given_ids or (None,)
         for item_id in ids[1:]:
             self._context.add(item_id, Split(ITEM_TOKENS))
-        self._context.add(ids[0], Split(text + ITEM_TOKENS, audio))
+        self._context.add(ids[0], made_split((text + ITEM_TOKENS, audio, 0)))
 
     def _note(self, counted: Counted) -> None:
         if not counted.exact:

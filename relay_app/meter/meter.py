@@ -25,10 +25,16 @@ from relay_app.meter.message import Message, WholeText
 from relay_app.meter.names import ASKED, CLIENT, COUNTED, SERVER
 from relay_app.meter.reading import CLIENT_VALUES, MAX_PARSED_BYTES, NEAR_BYTES, read, read_noted
 from relay_app.meter.recorder import Recorder
-from relay_app.meter.reported import Reported, response_usage, status, transcription_usage
+from relay_app.meter.reported import (
+    Reported,
+    response_usage,
+    status,
+    transcription_usage,
+    usual_report,
+)
 from relay_app.meter.skim import Notes
 from relay_app.meter.transcription import estimate_transcription
-from relay_app.meter.units import UNNAMED, Ended, Units
+from relay_app.meter.units import UNNAMED, Units, made_ended
 from relay_app.meter.untrusted import identifier, mapping, name
 from relay_app.meter.usage import SOURCE_RANK, Kind, Status, Usage, UsageRecord
 from relay_app.meter.usual import DONE_BEGINS, MAX_USUAL_BYTES, read_usual
@@ -92,7 +98,8 @@ class Meter:
         self._asked_at = float("-inf")
         self._commits_asked = 0
         self._unnamed = 0
-        self._begun: set[str] = set()
+        self.begun: set[str] = set()
+        """The responses that have begun and of which there was no :meth:`checkpoint` yet."""
         self._checkpointed: set[str] = set()
         self._late: list[UsageRecord] = []
 
@@ -121,7 +128,7 @@ class Meter:
                 self._asked_at = at
             case ("response.created", unit_id, outside, form, samples) if not sent:
                 if self._units.begin(unit_id, at):
-                    self._begun.add(unit_id)
+                    self.begun.add(unit_id)
                     self._estimator.begin_usual(unit_id, outside, form, samples)
                 if self._units.crowded:
                     self._late += self._drop(self._units.oldest())
@@ -255,7 +262,7 @@ class Meter:
         if self._estimator.spoke:
             self._facts.text_only = False
         started_at = self._units.started(unit_id, self._clock())
-        reported = Reported(usage, "reported", raw)
+        reported = usual_report(usage, raw)
         return self._record("response", unit_id, status(ended_as), started_at, reported, estimate)
 
     def _told(
@@ -267,11 +274,6 @@ class Meter:
             return _HANDLERS[event_type](self, event, at)
         return NOTHING
 
-    @property
-    def begun(self) -> bool:
-        """Whether a response has begun of which there was no :meth:`checkpoint` yet."""
-        return bool(self._begun)
-
     def checkpoint(self, *, begun: bool = False) -> list[UsageRecord]:
         """What every unit that is still to end has used so far, or only what has just ``begun``:
         records of these units in case nobody lives to see their end, which replaces them.
@@ -279,9 +281,9 @@ class Meter:
         They count nowhere here. A unit without a name is left out, for it may end under another.
         """
         self._catch_up()
-        ids = self._begun if begun else self.responses()
+        ids = self.begun if begun else self.responses()
         records = [self._residual_response(i) for i in ids if not i.startswith(UNNAMED)]
-        self._begun = set()
+        self.begun = set()
         if not begun:
             expected = self._facts.expected()
             self._checkpointed = (self._checkpointed | {*expected}).intersection(
@@ -332,7 +334,7 @@ class Meter:
     def _response_created(self, event: dict[str, Any], at: float) -> Sequence[UsageRecord]:
         unit_id = self._response_id(event)
         if self._units.begin(unit_id, at):
-            self._begun.add(unit_id)
+            self.begun.add(unit_id)
             self._estimator.begin(unit_id, mapping(event.get("response")))
         return self._drop(self._units.oldest()) if self._units.crowded else NOTHING
 
@@ -433,11 +435,11 @@ class Meter:
         else:
             self.records += 1
         self.usage += reported.usage
-        ended = Ended(started_at, reported.usage, reported.source, ended_as, estimate)
-        self._units.end(unit_id, ended)
-        self._begun.discard(unit_id)
+        ended = (started_at, reported.usage, reported.source, ended_as, estimate)
+        self._units.end(unit_id, made_ended(ended))
+        self.begun.discard(unit_id)
         self._checkpointed.discard(unit_id)
-        if reported.source == "reported" and estimate:
+        if reported.source == "reported":
             self.drift.add(estimate, reported.usage)
         return [self._made(kind, unit_id, ended_as, started_at, reported, estimate, model)]
 

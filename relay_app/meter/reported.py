@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from relay_app.meter.split import Split, cached, first, split
 from relay_app.meter.untrusted import MAX_NUMBER, count, mapping, raw_json, seconds
 from relay_app.meter.usage import SOURCE_RANK, Source, Status, Usage
+from relay_app.meter.value import maker
 
 __all__ = [
     "Reported",
@@ -33,6 +34,7 @@ __all__ = [
     "status",
     "transcription_usage",
     "usage_of",
+    "usual_report",
     "whole_counts",
 ]
 
@@ -61,6 +63,14 @@ class Reported(NamedTuple):
     source: Source = "unknown"
     raw: str | None = None
     told: tuple[Told, Told] = _NOTHING
+
+
+_made: Final = maker(Reported)
+
+
+def usual_report(usage: Usage, raw: str) -> Reported:
+    """What an object told that told all."""
+    return _made((usage, "reported", raw, _NOTHING))
 
 
 _INPUT: Final = ("input_tokens", "prompt_tokens")

@@ -4,13 +4,13 @@ The rule: a split is read, completed where only one answer is possible, or None.
 guessed, for audio costs several times what text does.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from relay_app.meter.untrusted import count, mapping
+from relay_app.meter.value import maker
 
-__all__ = ["Split", "cached", "first", "split"]
+__all__ = ["Split", "cached", "first", "made_split", "split"]
 
 
 class Split(NamedTuple):
@@ -25,11 +25,15 @@ class Split(NamedTuple):
         return self.text + self.audio + self.image
 
     def plus(self, other: "Split") -> "Split":
-        return _made((self.text + other.text, self.audio + other.audio, self.image + other.image))
+        return made_split(
+            (self.text + other.text, self.audio + other.audio, self.image + other.image)
+        )
 
     def minus(self, other: "Split") -> "Split":
         """What remains, which may be negative: of a change."""
-        return _made((self.text - other.text, self.audio - other.audio, self.image - other.image))
+        return made_split(
+            (self.text - other.text, self.audio - other.audio, self.image - other.image)
+        )
 
     def floored(self) -> "Split":
         """The same without negative counts."""
@@ -47,8 +51,7 @@ class Split(NamedTuple):
         return Split(*scaled)
 
 
-_made: Final[Callable[[tuple[int, int, int]], Split]] = partial(tuple.__new__, Split)
-"""What Split() does, without a call of Python."""
+made_split: Final = maker(Split)
 
 _KEYS: Final = tuple(f"{kind}_tokens" for kind in Split._fields)
 

@@ -8,8 +8,9 @@ whatever its provider does, and a few kB in life.
 from typing import Final, NamedTuple
 
 from relay_app.meter.usage import Source, Status, Usage
+from relay_app.meter.value import maker
 
-__all__ = ["UNNAMED", "Ended", "Units"]
+__all__ = ["UNNAMED", "Ended", "Units", "made_ended"]
 
 MAX_OPEN: Final = 1024
 """Providers run one response at a time, and a few out of band."""
@@ -31,6 +32,9 @@ class Ended(NamedTuple):
     source: Source
     status: Status
     estimate: Usage = Usage()
+
+
+made_ended: Final = maker(Ended)
 
 
 class Units:

@@ -71,15 +71,17 @@ def _to_nobody(*news: object) -> None:
 class Pump:
     """One direction of a session. Counters are plain attributes, read by whoever likes.
 
-    ``give_way`` lets others have their turn on the hub. ``new_key`` makes masking keys for a sink that must not carry masks chosen by somebody else.
-    ``on_held`` is told how many seconds a Hold took and whether what it waited for came.
-    ``fragments`` counts frames that ended no message. ``busy`` is True from the reading of a run to
-    its last byte being taken; ``after_run`` is called then, and neither waits nor raises.
+    ``give_way`` lets others have their turn on the hub. ``new_key`` makes masking keys for a sink
+    that must not carry masks chosen by somebody else. ``on_held`` is told how many seconds a Hold
+    took and whether what it waited for came. ``fragments`` counts frames that ended no message.
+    ``busy`` is True from the reading of a run to its last byte being taken; ``after_run`` is called
+    then, and neither waits nor raises.
     """
 
     __slots__ = ("_amid", "_assembler", "_clock", "_express", "_give_way", "_hold_seconds",
-                 "_messages", "_new_key", "_observe", "_on_held", "_on_unobserved", "_remask", "_sent", "_sink",
-                 "_skim", "_source", "after_run", "busy", "fragments", "unobserved")  # fmt: skip
+                 "_messages", "_new_key", "_observe", "_on_held", "_on_unobserved", "_remask",
+                 "_sent", "_sink", "_skim", "_source", "after_run", "busy", "fragments",
+                 "unobserved")  # fmt: skip
 
     def __init__(
         self,
@@ -218,8 +220,9 @@ class Pump:
                 elif isinstance(verdict, Instead):
                     begin = self._replace(run, begin, first, index, verdict)
                 elif verdict is not None and not self._sink.silent:
-                    self._send(run, begin, index - 1)
-                    begin = index - 1
+                    if begin < index - 1:
+                        self._send(run, begin, index - 1)
+                        begin = index - 1
                     self._wait(verdict)
                 if index < end:
                     index = self._skimmed(run, index)

@@ -61,8 +61,8 @@ class Session:
     what the client may not see of what the upstream says. ``on_hold`` is told the seconds a frame
     was held for its record, and whether it came; ``on_limit`` why the session is ended for a limit
     that is not its key's; ``on_debut``, once, whether the upstream does its work, or else who is to
-    blame. ``pool`` has the greenlets of the pumps; many sessions share one. ``give_way`` lets others
-    have their turn on the hub.
+    blame. ``pool`` has the greenlets of the pumps, which many sessions share; ``give_way`` lets
+    others have their turn on the hub.
     """
 
     def __init__(

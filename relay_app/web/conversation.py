@@ -160,7 +160,7 @@ class Conversation:
             model=context.model,
             upstream_model=context.upstream_model,
             clock=shared.clock,
-            price=self._price,
+            price=shared.price if self._allowance is None else self._charge,
             shown=frozenset() if veil is None else veil.looks_at,
         )
         return Session(
@@ -205,11 +205,11 @@ class Conversation:
         price = self._sessions.price.find(context.upstream, upstream_model, context.model)
         return None if price is None else LivePrice(price)
 
-    def _price(self, record: UsageRecord) -> UsageRecord:
-        """Every record as it leaves the meter for the ledger: with its cost, and charged."""
+    def _charge(self, record: UsageRecord) -> UsageRecord:
+        """The record with its cost, which its key is charged with."""
+        assert self._allowance is not None
         priced = self._sessions.price(record)
-        if self._allowance is not None:
-            self._allowance.charge(priced)
+        self._allowance.charge(priced)
         return priced
 
     def _debut(self, due_to: Blame | None, why: str) -> None:
