@@ -1,4 +1,4 @@
-"""Moderation: a hub with much to do looks for what has come in at most ten thousand times a second.
+"""Moderation: a hub with much to do looks for what has come in at most 2,500 times a second.
 
 The rule: a hub that has time looks at once, and amid longer work too. A look, a read and a send
 take what they take however little there is, and a stream that is read as fast as it comes is read
@@ -18,7 +18,7 @@ from relay_app.breath import give_way
 
 __all__ = ["Moderation"]
 
-LOOK_SECONDS: Final = 0.0001
+LOOK_SECONDS: Final = 0.0004
 """From one look to the next, while the hub is busy. Its work counts, so a hub that is always at
 work does not wait at all; and an event that is metered keeps the others waiting for longer."""
 
