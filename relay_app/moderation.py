@@ -20,7 +20,11 @@ __all__ = ["Moderation"]
 
 LOOK_SECONDS: Final = 0.0004
 """From one look to the next, while the hub is busy. Its work counts, so a hub that is always at
-work does not wait at all; and an event that is metered keeps the others waiting for longer."""
+work does not wait at all; and what passes through one that is busy waits for others anyway, for
+several times as long."""
+
+JUDGED_SECONDS: Final = 0.25
+"""For so long at least it is watched before it is judged."""
 
 BUSY: Final = 0.5
 """At work for that much of the time, the hub is busy,"""
@@ -46,11 +50,16 @@ class Moderation:
         self._clock = clock
         self._worked = worked
         self._before: tuple[float, float] | None = None
+        self._due = float("-inf")
 
     def look(self) -> None:
-        """Decides by what was done since the last call; to be called each second or so, on the
+        """Decides by what was done since the last time; to be called each second or so, on the
         hub's own thread. Never blocks."""
-        now = self._clock(), self._worked()
+        clock = self._clock()
+        if clock < self._due:
+            return
+        self._due = clock + JUDGED_SECONDS
+        now = clock, self._worked()
         before, self._before = self._before, now
         if self._pace is None:
             # Already: it takes 4 ms once, and now hardly anybody is here yet.
@@ -65,13 +74,18 @@ class Moderation:
 
     def give_way(self) -> None:
         """Lets what has come in meanwhile be forwarded first, on a hub that has time for it: on
-        one that is busy, to look once more takes longer than the little there is to be found."""
+        one that is busy, to look once more takes longer than the little there is to be found.
+
+        Who has much to do comes by often, so this is where it is noticed first."""
+        if self._clock() >= self._due:
+            self.look()
         if not self.on:
             give_way()
 
     def stop(self) -> None:
         """Nobody is going to look for a while."""
         self._before = None
+        self._due = float("-inf")
         self._turn(False)
 
     def _turn(self, on: bool) -> None:

@@ -10,7 +10,14 @@ from gevent import socket
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from relay_app.moderation import BUSY, CALM, LOOK_SECONDS, Moderation, pace_of
+from relay_app.moderation import (
+    BUSY,
+    CALM,
+    JUDGED_SECONDS,
+    LOOK_SECONDS,
+    Moderation,
+    pace_of,
+)
 
 
 class Hub:
@@ -65,6 +72,27 @@ def test_way_is_given_on_a_hub_that_has_time_and_not_on_a_busy_one(hub: Hub) -> 
     assert not way_given()
     hub.second(0.0)
     assert way_given()
+
+
+def test_a_hub_that_gets_busy_is_noticed_by_those_who_give_way(hub: Hub) -> None:
+    for _ in range(10):  # a tenth of a second of work, in which it is asked a hundred times
+        hub.now += 0.1
+        for _ in range(100):
+            hub.worked += 0.001
+            hub.moderation.give_way()
+        if hub.moderation.on:
+            break
+    assert hub.moderation.on
+    assert hub.now <= 2 * JUDGED_SECONDS + 0.1
+
+
+def test_one_moment_of_work_makes_no_hub_busy(hub: Hub) -> None:
+    hub.second(0.1)
+    hub.now += JUDGED_SECONDS / 10
+    hub.worked += JUDGED_SECONDS / 10
+    hub.moderation.look()
+    hub.moderation.give_way()
+    assert not hub.moderation.on
 
 
 def test_it_is_judged_by_the_time_since_the_last_look_alone(hub: Hub) -> None:
