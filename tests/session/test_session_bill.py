@@ -12,6 +12,7 @@ from session_support import (
 )
 from websockets.frames import Opcode
 
+from relay_app.breath import give_way
 from relay_app.codec import dumps
 from relay_app.ledger.outbox import LedgerClosed, LedgerFull
 
@@ -98,6 +99,21 @@ def test_who_is_killed_while_others_have_their_turn_has_recorded_what_was_metere
     on.runner.kill(block=False)
     on.ended()
     assert [(r.unit_id, r.source) for r in on.recorded] == [("resp_1", "reported")]
+
+
+def test_what_others_hear_goes_first_at_each_step_of_an_end(stage: SetStage) -> None:
+    beside = stage(give_way=lambda: None)
+    heard: list[tuple[int, int]] = []
+
+    def others_speak_up() -> None:
+        beside.target.say("response.output_audio.delta", delta="AAAA")
+        give_way()
+        heard.append((beside.session.tally().messages_received, len(on.recorded)))
+
+    on = stage(give_way=others_speak_up)
+    on.target.say(**response_done())
+    assert on.client.told()["type"] == "response.done"
+    assert heard == [(1, 0), (2, 0)]  # before it is metered, and before its record is made
 
 
 def test_a_full_ledger_ends_the_session_after_its_response_and_settles_later(
