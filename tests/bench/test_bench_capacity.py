@@ -58,6 +58,14 @@ def test_two_paces_tell_a_turn_from_a_session_that_says_nothing() -> None:
     assert known.notes == []
 
 
+def test_100_sessions_of_the_same_rounds_count_before_those_of_another_hour() -> None:
+    slow = {"cpu_ms_per_turn": 8.0, "turns_per_second": 50.0, "peer_core": 0.4}
+    known = costs(found(paced_1000={**slow, "few_cpu_ms_per_turn": 4.4}))
+    assert known.costs.turn_ms == pytest.approx(4.0)
+    assert known.costs.second_ms == pytest.approx(0.2)
+    assert known.of["turn"] == known.of["second"] == "paced-1000"
+
+
 def test_sessions_that_say_nothing_never_cost_less_than_nothing() -> None:
     known = costs(found(paced_1000={"turns_per_second": 50.0, "peer_core": 0.05}))
     assert (known.costs.turn_ms, known.costs.second_ms) == (pytest.approx(2.2), 0.0)
