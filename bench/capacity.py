@@ -101,7 +101,9 @@ def costs(found: dict[str, Found]) -> Known:
         value = found[scenario].figures.get(name) if scenario in found else None
         return None if value is None else float(value)
 
-    missing = [scenario for scenario in _WANTED if scenario not in found]
+    same_rounds = figure("paced-1000", "few_cpu_ms_per_turn")
+    measured = {*found, *(["paced-100"] if same_rounds is not None else [])}
+    missing = [scenario for scenario in _WANTED if scenario not in measured]
     if missing:
         lacks = "; ".join(f"{scenario}: {_WANTED[scenario]}" for scenario in missing)
         notes.append(f"Not measured ({lacks}): `make bench BENCH='{' '.join(missing)}'`")
@@ -113,7 +115,6 @@ def costs(found: dict[str, Found]) -> Known:
         (figure(scenario, "peer_core"), figure(scenario, "turns_per_second"))
         for scenario in ("paced-100", "paced-1000")
     )
-    same_rounds = figure("paced-1000", "few_cpu_ms_per_turn")
     if same_rounds is not None and many[1] is not None:
         # Of the same machine at the same time, which those of another scenario may not be.
         usual, usual_of, few = same_rounds, "paced-1000", (same_rounds * many[1] / 1000, many[1])

@@ -20,8 +20,9 @@ BEHIND_SOCKETS: Final = -1
 def give_way() -> None:
     """Comes back when the hub has looked once for what has come in, and has forwarded it.
 
-    ``gevent.sleep(0)`` may come back before it has looked, and a shorter sleep than a look before
-    what this found is seen to.
+    ``gevent.sleep(0)`` may come back before it has looked, and a sleep that is shorter than a look
+    before what this found is seen to. (So may this on libev by way of cffi, which nobody gets who
+    has not asked for it: then nothing is lost but the way that was to be given.)
     """
     hub = get_hub()
     hub.wait(hub.loop.timer(0, priority=BEHIND_SOCKETS))

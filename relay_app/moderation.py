@@ -76,8 +76,9 @@ class Moderation:
         """Lets what has come in meanwhile be forwarded first, on a hub that has time for it: on
         one that is busy, to look once more takes longer than the little there is to be found.
 
-        Who has much to do comes by often, so this is where it is noticed first."""
-        if self._clock() >= self._due:
+        Who has much to do comes by often, so while somebody looks regularly this is where it is
+        noticed first."""
+        if self._before is not None and self._clock() >= self._due:
             self.look()
         if not self.on:
             give_way()

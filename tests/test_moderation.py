@@ -86,6 +86,15 @@ def test_a_hub_that_gets_busy_is_noticed_by_those_who_give_way(hub: Hub) -> None
     assert hub.now <= 2 * JUDGED_SECONDS + 0.1
 
 
+def test_nobody_is_found_busy_while_nobody_looks_regularly(hub: Hub) -> None:
+    hub.moderation.stop()
+    for _ in range(10):
+        hub.now += JUDGED_SECONDS
+        hub.worked += JUDGED_SECONDS
+        hub.moderation.give_way()
+    assert not hub.moderation.on
+
+
 def test_one_moment_of_work_makes_no_hub_busy(hub: Hub) -> None:
     hub.second(0.1)
     hub.now += JUDGED_SECONDS / 10

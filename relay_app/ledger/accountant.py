@@ -416,8 +416,9 @@ class Accountant:
         return begun + apart - time.monotonic()
 
     def _leave_if_replaced(self) -> None:
-        """End this greenlet if it is a copy that a fork made, woken amid its successor's state."""
-        if self._flusher is not gevent.getcurrent():
+        """End this greenlet if it is a copy that a fork made: what its parent left is the parent's,
+        and there may be a successor."""
+        if self._flusher is not gevent.getcurrent() or not self._mine():
             raise gevent.GreenletExit
 
     def _try_out(self) -> bool:

@@ -32,6 +32,10 @@ def _to_nobody(fault: Fault) -> None:
     """Nobody is to be told."""
 
 
+def _at_once() -> None:
+    """Nobody goes first."""
+
+
 class Bill:
     """``on_refused`` is called with the reason each time a record was not taken, ``give_way`` lets
     others have their turn on the hub."""
@@ -108,6 +112,11 @@ class Bill:
         self._kept.extend(records)
         self._on_refused(refused)
         return None
+
+    def hurry(self) -> None:
+        """The session ends, and whoever still meters may be killed for it: from now on each record
+        is made at once."""
+        self._give_way = _at_once
 
     def settle(self) -> None:
         """The session is over: records what was left open or kept, and waits for it a while.

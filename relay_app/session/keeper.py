@@ -1,9 +1,10 @@
 """Keeper: one greenlet a worker that visits every open session once a second.
 
-The rules: no visit blocks, and a round holds the hub for a millisecond at a time. Pings, stalls,
-idleness, session length and draining are looked at here, so that no session needs timers of its own
-and no message pays for any of it. And it judges nobody for time in which the process itself did not
-run. While it is at that it looks at how busy the hub is, which nobody else does regularly.
+The rules: no visit blocks, and a round holds the hub for a fraction of a millisecond at a time.
+Pings, stalls, idleness, session length and draining are looked at here, so that no session needs
+timers of its own and no message pays for any of it. And it judges nobody for time in which the
+process itself did not run. While it is at that it looks at how busy the hub is, which nobody else
+does regularly.
 """
 
 import time

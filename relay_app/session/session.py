@@ -188,7 +188,7 @@ class Session:
         """Ends the session for a reason of ours once what runs is cancelled and has been heard by
         the client, in ``FINISH_SECONDS`` at the latest. Never blocks; asked again changes nothing.
 
-        From now on nothing that the client says goes upstream.
+        From now on nothing that the client says goes upstream, but for what is on its way already.
         """
         if not self._collector.begun:
             self._collect()
@@ -317,14 +317,16 @@ class Session:
         self._collector.begin()
 
     def _observe_received(self, message: Message) -> Verdict:
-        commit = self._bill.received(message)
+        try:
+            commit = self._bill.received(message)
+        except gevent.GreenletExit:  # while others had their turn: it is billed, and audited
+            self._audit_received(message, None if self._veil is None else self._veil.over(message))
+            raise
         if not self._debut.over:
             self._heard_first(message)
         instead = None if self._veil is None else self._veil.over(message)
         if self._taps:
-            self._taps[1].offer(
-                WholeText(instead.payload) if isinstance(instead, Instead) else message
-            )
+            self._audit_received(message, instead)
         if self._collector.begun:
             self._collector.notice()
         if self._guard is not None:
@@ -335,6 +337,12 @@ class Session:
         if isinstance(instead, Instead):
             return replace(instead, hold=hold)
         return hold if instead is None else instead
+
+    def _audit_received(self, message: Message, instead: Verdict) -> None:
+        if self._taps:
+            self._taps[1].offer(
+                WholeText(instead.payload) if isinstance(instead, Instead) else message
+            )
 
     def _kept_back(self, objection: Objection | None) -> Verdict:
         """What becomes of a ``response.create``: it goes upstream unless there is an objection."""
@@ -416,6 +424,7 @@ class Session:
 
     def _stop(self) -> None:
         """Nothing of ours runs any more; both sides have at least been told."""
+        self._bill.hurry()
         try:
             workers = [reader.stop() for reader in self._readers]
             gevent.killall([*self._greenlets, *filter(None, workers)])

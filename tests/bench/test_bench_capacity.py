@@ -64,6 +64,8 @@ def test_100_sessions_of_the_same_rounds_count_before_those_of_another_hour() ->
     assert known.costs.turn_ms == pytest.approx(4.0)
     assert known.costs.second_ms == pytest.approx(0.2)
     assert known.of["turn"] == known.of["second"] == "paced-1000"
+    without = found(paced_100=None, paced_1000={**slow, "few_cpu_ms_per_turn": 4.4})
+    assert not any("Not measured" in note for note in costs(without).notes)
 
 
 def test_sessions_that_say_nothing_never_cost_less_than_nothing() -> None:

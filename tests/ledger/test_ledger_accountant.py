@@ -55,6 +55,26 @@ def test_who_records_while_others_have_their_turn_is_in_the_same_write(accountan
     assert [[record.unit_id for record in call] for call in store.calls] == [["1", "2"]]
 
 
+def test_a_copy_that_a_fork_makes_meanwhile_writes_nothing(
+    accountant: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ScriptedStore()
+
+    def fork() -> None:
+        with monkeypatch.context() as child:
+            child.setattr("relay_app.ledger.accountant.os.getpid", lambda: -1)
+            gevent.sleep(0)
+            ledger._leave_if_replaced()
+
+    ledger = accountant(store, give_way=fork)
+    ledger.record([make_record("1")])
+    flusher = ledger._flusher
+    assert flusher is not None
+    flusher.join(30)
+    assert flusher.ready()
+    assert store.calls == []
+
+
 def test_recording_nothing_is_done_at_once(accountant: Maker) -> None:
     commit = accountant(ScriptedStore()).record([])
     assert commit.done

@@ -1,5 +1,7 @@
 """Bill: the client learns of an end behind its record, and no record is lost in silence."""
 
+from typing import Any
+
 import gevent
 import pytest
 from session_support import (
@@ -82,6 +84,19 @@ def test_what_was_read_counts_though_the_session_is_killed_while_a_frame_before_
 # -- a ledger that refuses -----------------------------------------------------------------------
 
 
+class Audit:
+    """An audit sink that keeps the types of what it is told."""
+
+    def __init__(self) -> None:
+        self.types: list[str | None] = []
+
+    def write(self, session_id: str, entries: list[Any]) -> None:
+        self.types += [entry.type for entry in entries]
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 def test_who_is_killed_while_others_have_their_turn_has_recorded_what_was_metered(
     stage: SetStage,
 ) -> None:
@@ -92,13 +107,39 @@ def test_who_is_killed_while_others_have_their_turn_has_recorded_what_was_metere
         if len(turns) == 2:  # the first is before the message is metered
             gevent.sleep(1_000)
 
-    on = stage(give_way=give_way)
+    audit = Audit()
+    on = stage(give_way=give_way, audit=audit)
     on.target.say(**response_done())
     until(lambda: len(turns) == 2)
     assert on.recorded == []
     on.runner.kill(block=False)
     on.ended()
     assert [(r.unit_id, r.source) for r in on.recorded] == [("resp_1", "reported")]
+    assert audit.types == ["response.done"]
+
+
+def test_what_was_read_counts_though_its_session_is_killed_a_second_time(
+    stage: SetStage,
+) -> None:
+    accountant = SlowAccountant()
+    turns: list[int] = []
+
+    def others() -> None:
+        turns.append(len(turns))
+        if len(turns) > 2:  # of the second response, which is metered because of the first kill
+            on.runner.kill(block=False)
+            gevent.sleep(0.01)
+
+    on = stage(accountant=accountant, hold_seconds=60, give_way=others)
+    ends = [dumps(response_done(f"resp_{n}")).encode() for n in range(4)]
+    on.target.sock.sendall(b"".join(on.target.frame(Opcode.TEXT, end) for end in ends))
+    until(lambda: accountant.tickets)
+    on.runner.kill(block=False)
+    until(lambda: len(on.recorded) == 4)
+    for ticket in accountant.tickets:
+        ticket.settle()
+    on.ended()
+    assert {r.unit_id for r in on.recorded} == {f"resp_{n}" for n in range(4)}
 
 
 def test_what_others_hear_goes_first_at_each_step_of_an_end(stage: SetStage) -> None:
