@@ -320,7 +320,8 @@ class Session:
         try:
             commit = self._bill.received(message)
         except gevent.GreenletExit:  # while others had their turn: it is billed, and audited
-            self._audit_received(message, None if self._veil is None else self._veil.over(message))
+            if self._taps:
+                self._audit_received(message, self._veil.over(message) if self._veil else None)
             raise
         if not self._debut.over:
             self._heard_first(message)
@@ -339,10 +340,8 @@ class Session:
         return hold if instead is None else instead
 
     def _audit_received(self, message: Message, instead: Verdict) -> None:
-        if self._taps:
-            self._taps[1].offer(
-                WholeText(instead.payload) if isinstance(instead, Instead) else message
-            )
+        """As the client sees it."""
+        self._taps[1].offer(WholeText(instead.payload) if isinstance(instead, Instead) else message)
 
     def _kept_back(self, objection: Objection | None) -> Verdict:
         """What becomes of a ``response.create``: it goes upstream unless there is an objection."""

@@ -55,24 +55,32 @@ def test_who_records_while_others_have_their_turn_is_in_the_same_write(accountan
     assert [[record.unit_id for record in call] for call in store.calls] == [["1", "2"]]
 
 
-def test_a_copy_that_a_fork_makes_meanwhile_writes_nothing(
-    accountant: Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ScriptedStore()
+def test_a_copy_that_a_fork_makes_meanwhile_writes_nothing() -> None:
+    script = """
+import os
+import gevent
+from ledger_support import make_record
+from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.stores.memory import MemoryStore
 
-    def fork() -> None:
-        with monkeypatch.context() as child:
-            child.setattr("relay_app.ledger.accountant.os.getpid", lambda: -1)
-            gevent.sleep(0)
-            ledger._leave_if_replaced()
+parent, children = os.getpid(), []
 
-    ledger = accountant(store, give_way=fork)
-    ledger.record([make_record("1")])
-    flusher = ledger._flusher
-    assert flusher is not None
-    flusher.join(30)
-    assert flusher.ready()
-    assert store.calls == []
+class Store(MemoryStore):
+    def write(self, records):
+        os.write(1, b"written by the " + (b"parent" if os.getpid() == parent else b"child") + b". ")
+        super().write(records)
+
+def others():
+    if not children:
+        children.append(gevent.fork())
+
+commit = Accountant(Store(), give_way=others).record([make_record("1")])
+durable = commit.wait(2)
+if os.getpid() != parent:
+    os._exit(durable)
+print(durable, os.waitpid(children[0], 0)[1])
+"""
+    assert finish(python(script)) == "written by the parent. True 0\n"
 
 
 def test_recording_nothing_is_done_at_once(accountant: Maker) -> None:

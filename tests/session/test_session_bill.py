@@ -8,6 +8,7 @@ from session_support import (
     QuickAccountant,
     SetStage,
     SlowAccountant,
+    Stage,
     leave_amid,
     response_done,
     until,
@@ -17,6 +18,13 @@ from websockets.frames import Opcode
 from relay_app.breath import give_way
 from relay_app.codec import dumps
 from relay_app.ledger.outbox import LedgerClosed, LedgerFull
+
+
+def end_at_once(on: Stage, *names: str) -> None:
+    """Responses end in one segment, so that they are read together."""
+    ends = [dumps(response_done(name)).encode() for name in names]
+    on.target.sock.sendall(b"".join(on.target.frame(Opcode.TEXT, end) for end in ends))
+
 
 # -- holding -------------------------------------------------------------------------------------
 
@@ -67,8 +75,7 @@ def test_what_was_read_counts_though_the_session_is_killed_while_a_frame_before_
 ) -> None:
     accountant = SlowAccountant()
     on = stage(accountant=accountant, hold_seconds=60)
-    ends = [dumps(response_done(f"resp_{n}")).encode() for n in (1, 2)]
-    on.target.sock.sendall(b"".join(on.target.frame(Opcode.TEXT, end) for end in ends))
+    end_at_once(on, "resp_1", "resp_2")
     until(lambda: accountant.tickets)
     on.runner.kill(block=False)
     until(lambda: len(accountant.tickets) == 2)
@@ -131,15 +138,15 @@ def test_what_was_read_counts_though_its_session_is_killed_a_second_time(
             gevent.sleep(0.01)
 
     on = stage(accountant=accountant, hold_seconds=60, give_way=others)
-    ends = [dumps(response_done(f"resp_{n}")).encode() for n in range(4)]
-    on.target.sock.sendall(b"".join(on.target.frame(Opcode.TEXT, end) for end in ends))
+    names = [f"resp_{n}" for n in range(4)]
+    end_at_once(on, *names)
     until(lambda: accountant.tickets)
     on.runner.kill(block=False)
     until(lambda: len(on.recorded) == 4)
     for ticket in accountant.tickets:
         ticket.settle()
     on.ended()
-    assert {r.unit_id for r in on.recorded} == {f"resp_{n}" for n in range(4)}
+    assert [r.unit_id for r in on.recorded] == names
 
 
 def test_what_others_hear_goes_first_at_each_step_of_an_end(stage: SetStage) -> None:
