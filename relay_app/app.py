@@ -83,7 +83,6 @@ class Relay:
             self.store,
             journal=None if self.store.local else _journal(settings),
             durability=settings.store.durability,
-            give_way=self._moderation.give_way,
         )
         self.budgets = Budgets(
             self.store,

@@ -21,7 +21,7 @@ from gevent.event import Event
 from gevent.hub import Hub, get_hub
 from gevent.threadpool import ThreadPool
 
-from relay_app.breath import Breath, give_way
+from relay_app.breath import Breath
 from relay_app.ledger.backoff import backoff_seconds
 from relay_app.ledger.entries import best_of_each
 from relay_app.ledger.journal import Journal
@@ -72,8 +72,6 @@ class Accountant:
     them to the store. A store that fails is then no reason to refuse sessions, for as long as
     the journal takes records and is not ``crowded``.
 
-    ``give_way`` lets others have their turn on the hub.
-
     Construction is free and may precede a fork: threads and greenlets come with the first
     record. Its methods belong to the hub of that first record and raise RuntimeError on any
     other; only :meth:`run` may be called from everywhere.
@@ -89,7 +87,6 @@ class Accountant:
         flush_seconds: float = FLUSH_SECONDS,
         group_seconds: float = GROUP_SECONDS,
         backoff: Callable[[int], float] = backoff_seconds,
-        give_way: Callable[[], None] = give_way,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.durability = durability
@@ -99,7 +96,6 @@ class Accountant:
         self._flush_seconds = flush_seconds
         self._group_seconds = group_seconds
         self._backoff = backoff
-        self._give_way = give_way
         self._clock = clock
         self._closing = False
         self._closed: bool | None = None
@@ -372,8 +368,8 @@ class Accountant:
         breath = Breath()
         # One that is new meanwhile is as near to the disk as the others.
         while self._begun:
-            self._outbox.checkpoint(self._begun.pop(0)())
             breath.take()
+            self._outbox.checkpoint(self._begun.pop(0)())
 
     def _flush_forever(self) -> None:
         failures = 0
@@ -384,8 +380,6 @@ class Accountant:
             pause = self._pause(begun, shared)
             if pause > 0:
                 self._hurry.wait(pause)
-            else:
-                self._give_way()
             self._leave_if_replaced()
             if self._rung:
                 self._ask()

@@ -38,7 +38,7 @@ def _at_once() -> None:
 
 class Bill:
     """``on_refused`` is called with the reason each time a record was not taken, ``give_way`` lets
-    others have their turn on the hub."""
+    others have their turn on the hub. ``clock`` is the keeper's."""
 
     def __init__(
         self,
@@ -48,12 +48,14 @@ class Bill:
         log: SessionLog,
         on_refused: Callable[[Fault], None],
         give_way: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self._meter = meter
         self._accountant = accountant
         self._log = log
         self._on_refused = on_refused
         self._give_way = give_way
+        self._clock = clock
         self._kept: list[UsageRecord] = []
         self._checkpointed = float("-inf")
         self._asked = False
@@ -93,10 +95,13 @@ class Bill:
     def _begun(self) -> Sequence[UsageRecord]:
         self._asked = False
         try:
-            return self._meter.checkpoint(begun=True)
+            records = self._meter.checkpoint(begun=True)
+            if len(records) == self._meter.units_open:
+                self._checkpointed = self._clock()  # of all there is, so the keeper need not
         except Exception as error:  # noqa: BLE001 - as above
             self._no_checkpoint(error)
             return ()
+        return records
 
     def _no_checkpoint(self, error: Exception) -> None:
         self._log.error("no checkpoint", error=repr(error))

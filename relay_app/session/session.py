@@ -93,7 +93,12 @@ class Session:
         self._ends = Ends(client, target)
         self._meter = meter
         self._bill = Bill(
-            meter, accountant, log=self.log, on_refused=self._not_recorded, give_way=give_way
+            meter,
+            accountant,
+            log=self.log,
+            on_refused=self._not_recorded,
+            give_way=give_way,
+            clock=clock,
         )
         self._give_way = give_way
         self._limits = limits

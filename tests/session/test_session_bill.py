@@ -235,13 +235,23 @@ def test_what_runs_is_checkpointed_when_it_begins_and_every_few_seconds(stage: S
         on.client.told()
         on.tick(1.0, times=4)
         assert noted[-1].usage.output_text_tokens == words + 2
-    assert len(noted) == 1 + 3
+    assert len(noted) == 1 + 2
     assert on.session.tally().usage.tokens == 0
     on.target.say(**response_done())
     on.client.told()
     on.tick(5.0)
-    assert len(noted) == 4
+    assert len(noted) == 3
     assert [record.kind for record in on.recorded] == ["response"]
+
+
+def test_what_ran_before_another_began_is_checkpointed_in_its_own_time(stage: SetStage) -> None:
+    on = stage(accountant=QuickAccountant())
+    noted = on.accountant.checkpoints
+    for unit in ("resp_1", "resp_2"):
+        on.target.say("response.created", response={"id": unit})
+        on.client.told()
+        on.tick(1.0, times=3)
+    assert [record.unit_id for record in noted] == ["resp_1", "resp_2", "resp_1", "resp_2"]
 
 
 def test_a_checkpoint_that_fails_is_in_the_log_and_stops_nothing(
