@@ -73,14 +73,17 @@ class Bill:
             commit = self._record(records)
         return commit
 
-    def tick(self, now: float) -> None:
-        """The keeper's visit: checkpoints what runs, if that is due. Never blocks."""
-        if now - self._checkpointed >= CHECKPOINT_SECONDS and self._meter.units_open:
+    def tick(self, now: float) -> int:
+        """The keeper's visit: checkpoints what runs, if that is due, and says how many units that
+        is. Never blocks."""
+        running = self._meter.units_open
+        if running and now - self._checkpointed >= CHECKPOINT_SECONDS:
             self._checkpointed = now
             try:
                 self._accountant.checkpoint(self._meter.checkpoint())
             except Exception as error:  # noqa: BLE001 - the unit's end is recorded all the same
                 self._no_checkpoint(error)
+        return running
 
     def look_soon(self) -> None:
         """A response has begun: has it checkpointed, unless it ends at once. Never blocks."""

@@ -1,10 +1,10 @@
 """Keeper: one greenlet a worker that visits every open session once a second.
 
-The rules: no visit blocks, and a round holds the hub for a fraction of a millisecond at a time.
-Pings, stalls, idleness, session length and draining are looked at here, so that no session needs
-timers of its own and no message pays for any of it. And it judges nobody for time in which the
-process itself did not run. While it is at that it looks at how busy the hub is, which nobody else
-does regularly.
+The rules: no visit blocks, a round holds the hub for a fraction of a millisecond at a time, and of
+a session that rests it touches only what says so. Pings, stalls, idleness, session length and
+draining are looked at here, so that no session needs timers of its own and no message pays for any
+of it. And it judges nobody for time in which the process itself did not run. While it is at that it
+looks at how busy the hub is, which nobody else does regularly.
 """
 
 import time
@@ -19,6 +19,7 @@ from relay_app.errors import Fault
 from relay_app.moderation import Moderation
 from relay_app.observe.logs import logger
 from relay_app.observe.tally import Tally
+from relay_app.session.rest import Rest
 from relay_app.session.session import Session
 
 __all__ = ["Keeper"]
@@ -47,7 +48,7 @@ class Keeper:
     ) -> None:
         self.opened = 0
         self.closes: Counter[tuple[str, int]] = Counter()
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, Rest | None] = {}
         self._closed = Tally()
         self._tick_seconds = tick_seconds
         self._on_rounds = on_rounds
@@ -64,7 +65,7 @@ class Keeper:
 
     def run(self, session: Session) -> None:
         """Runs ``session`` to its end under the keeper's eye."""
-        self._sessions.add(session)
+        self._sessions[session] = session.rest
         self._empty.clear()
         self.opened += 1
         if self._visitor is None or self._visitor.dead:
@@ -74,7 +75,7 @@ class Keeper:
                 session.drain(*self._drain)
             session.run()
         finally:
-            self._sessions.discard(session)
+            del self._sessions[session]
             session.add_to(self._closed)
             if session.ending is not None:
                 self.closes[session.ending.cause.value, session.ending.code] += 1
@@ -119,17 +120,19 @@ class Keeper:
             # to judge all the same.
             late = elapsed > LATE_TICKS * self._tick_seconds
             if not late or was_late:
-                self._round(min(elapsed, LATE_TICKS * self._tick_seconds))
+                self._round(min(elapsed, LATE_TICKS * self._tick_seconds), now)
             was_late = late and not was_late
             self._moderation.look()
             if not self._sessions:
                 self._tell()
         self._moderation.stop()
 
-    def _round(self, elapsed_seconds: float) -> None:
+    def _round(self, elapsed_seconds: float, now: float) -> None:
         breath = Breath()
-        for session in list(self._sessions):
+        for session, rest in list(self._sessions.items()):
             breath.take()
+            if rest is not None and rest.lasts(elapsed_seconds, now):
+                continue
             if session not in self._sessions:
                 continue  # it has ended meanwhile
             try:

@@ -39,10 +39,14 @@ class Rest:
         """Whether this round may pass the session over."""
         seconds = self.seconds + elapsed_seconds
         if seconds >= self._most or now >= self._until or self._stirs():
-            self._most = float("-inf")
+            self.end()
             return False
         self.seconds, self.then = seconds, now
         return True
+
+    def end(self) -> None:
+        """There is something to be looked at."""
+        self._most = float("-inf")
 
     def made_good(self) -> None:
         """What was passed over has been taken in."""

@@ -33,6 +33,7 @@ from relay_app.session.lifecycle import Cause, Ending, Farewell, farewells
 from relay_app.session.parting import dismiss, see_off
 from relay_app.session.pump import DROP, Instead, Observe, Pump, Verdict, skim_nothing
 from relay_app.session.reader import Reader
+from relay_app.session.rest import Rest
 from relay_app.session.tap import AuditSink, Tap
 from relay_app.session.veil import Veil
 from relay_app.session.vigil import Vigil
@@ -216,6 +217,13 @@ class Session:
         deadline = self._clock() + seconds
         if self._draining is None or deadline < self._draining[1]:
             self._draining = (fault, deadline)
+        self._vigil.rest.end()
+
+    @property
+    def rest(self) -> Rest | None:
+        """What says that a visit of the keeper's would find nothing new; None if it always may, for
+        a budget changes without a byte of this session's."""
+        return self._vigil.rest if self._guard is None else None
 
     def tick(self, elapsed_seconds: float) -> None:
         """The keeper's visit: liveness, stalls, idleness, length. Never blocks."""
@@ -230,17 +238,18 @@ class Session:
 
     def _look(self, elapsed_seconds: float, now: float) -> None:
         self._vigil.look_at_peers(elapsed_seconds, now)
-        overdue = self._vigil.overdue(self._up.messages + self._down.messages, now)
+        sent = self._up.messages
+        overdue = self._vigil.overdue(sent + self._down.messages, now)
         if overdue is not None:
             self.cancel(overdue)
-        came = self._up.messages + self._up.fragments + self._client.controls
+        came = sent + self._up.fragments + self._client.controls
         flooded = self._vigil.flooded(came, now)
         if flooded is not None and self.ending is None:
             self._on_limit("messages")
             self.cancel(flooded)
-        self._bill.tick(now)
-        if not self._meter.units_open:  # which have to be checkpointed
-            self._vigil.rest()
+        # What is open has to be checkpointed, and how a drain goes is asked in each round.
+        if not self._bill.tick(now) and self._draining is None:
+            self._vigil.let_rest()
 
     def tally(self) -> Tally:
         """What has gone through so far."""

@@ -33,12 +33,12 @@ class Vigil:
         "_limits",
         "_log",
         "_looked",
-        "_rest",
         "_seen_messages",
         "_sent",
         "_started",
         "_target",
         "_warned",
+        "rest",
     )
 
     def __init__(
@@ -53,11 +53,11 @@ class Vigil:
         self._seen_messages = self._sent = 0
         self._left = limits.max_messages_per_second * BURST_SECONDS
         self._warned = False
-        self._rest = Rest(client, target)
+        self.rest = Rest(client, target)
 
     def rests(self, elapsed_seconds: float, now: float) -> bool:
         """Whether this round would find nothing new, so that nobody need look."""
-        rest = self._rest
+        rest = self.rest
         if rest.lasts(elapsed_seconds, now):
             return True
         if rest.seconds:
@@ -67,13 +67,13 @@ class Vigil:
             rest.made_good()
         return False
 
-    def rest(self) -> None:
+    def let_rest(self) -> None:
         """Everything has been looked at, and only what peers do or time can bring news."""
         limits = self._limits
         silent = max(self._client.silent_seconds, self._target.silent_seconds)
         expires = self._started + limits.max_session_seconds
         idles = self._active + limits.idle_seconds
-        self._rest.begin(limits.ping_seconds - silent, min(expires, idles))
+        self.rest.begin(limits.ping_seconds - silent, min(expires, idles))
 
     def look_at_peers(self, elapsed_seconds: float, now: float) -> None:
         """Gives up who does not live, and tells the ends of who keeps everybody waiting."""
@@ -85,7 +85,7 @@ class Vigil:
                 if not self._takes_nothing(link):
                     self._log.warning("gave up a silent peer", side=link.name)
                 link.abort()
-            blocked, untaken = link.blocked_since, link.untaken_since
+            blocked, untaken = link.out.blocked_since, link.untaken_since
             if blocked is not None and now - blocked > stall_seconds:
                 self._stalled(link)
             elif untaken is not None and now - untaken > stall_seconds + ping_seconds:

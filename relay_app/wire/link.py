@@ -304,7 +304,8 @@ class Link:
         healthy peer cannot reach us. Nor does time count in which it acknowledged bytes and
         has more to come: our ping is behind them. Never blocks.
         """
-        self.out.nudge()
+        if not self.out.clear:
+            self.out.nudge()
         taking = self._takes()
         if self.out.torn:
             # Once all it said is read there is no use for it. But a peer that has gone says so at

@@ -22,6 +22,8 @@ FAULT = RelayFault("the relay restarts", close_code=1001)
 class FakeSession:
     """Runs until it is told to end; notes its visits."""
 
+    rest: Any = None
+
     def __init__(self, *, key: str = "a", on_tick: Callable[[], None] = lambda: None) -> None:
         self.over = Event()
         self.visits: list[float] = []
@@ -49,6 +51,18 @@ class FakeSession:
 
     def add_to(self, tally: Tally) -> None:
         tally.messages_sent += 1
+
+
+class FakeRest:
+    """Lasts for so many rounds, and notes what it is told of them."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.told: list[tuple[float, float]] = []
+
+    def lasts(self, elapsed: float, now: float) -> bool:
+        self.told.append((elapsed, now))
+        return len(self.told) <= self.rounds
 
 
 def start(keeper: Keeper, session: FakeSession) -> "gevent.Greenlet[..., None]":
@@ -183,6 +197,24 @@ def rounds(*clock: float) -> list[float]:
     keeper = Keeper(tick_seconds=0.01, clock=now)
     start(keeper, session).get(timeout=SECONDS)
     return told
+
+
+def test_a_session_that_rests_is_passed_over_until_its_rest_is_over() -> None:
+    readings = [0.0]
+
+    def now() -> float:
+        readings[0] += 0.01
+        return readings[0]
+
+    keeper = Keeper(tick_seconds=0.01, clock=now)
+    session, rest = FakeSession(), FakeRest(3)
+    session.rest = rest
+    running = start(keeper, session)
+    until(lambda: session.visits)
+    assert rest.told[:4] == [pytest.approx((0.01, 0.02 + 0.01 * n)) for n in range(4)]
+    assert len(session.visits) == len(rest.told) - 3
+    session.over.set()
+    running.get(timeout=SECONDS)
 
 
 def test_a_round_tells_how_long_ago_the_last_one_was() -> None:

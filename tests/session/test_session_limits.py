@@ -168,3 +168,11 @@ def test_a_budget_that_is_used_up_while_nothing_is_said_ends_the_session(begin: 
     stage.tick()
     assert refusal(stage)["code"] == "insufficient_quota"
     closes(stage, 1008)
+
+
+def test_a_session_with_limits_is_visited_in_each_round_and_one_without_may_rest(
+    begin: Begin, stage: SetStage
+) -> None:
+    limited, _ = begin(budget_usd=Decimal("1"))
+    assert limited.session.rest is None
+    assert stage().session.rest is not None

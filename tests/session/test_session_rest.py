@@ -165,7 +165,7 @@ def test_it_is_pinged_warned_and_ended_in_the_same_rounds_as_without_resting(
         stage(accountant=SlowAccountant(), hold_seconds=60, ping_seconds=7, **limits)
         for _ in range(2)
     ]
-    sleepless.session._vigil._rest = Sleepless(sleepless.client_link, sleepless.target_link)
+    sleepless.session._vigil.rest = Sleepless(sleepless.client_link, sleepless.target_link)
     for made in pair:
         converse(made)
     for number, (step, elapsed) in enumerate(story(seed)):
@@ -261,8 +261,13 @@ def test_it_drains_while_it_rests(stage: SetStage) -> None:
     made.client.say("response.create")
     made.target.told()
     quiet(made)
+    rest = made.session.rest
+    assert rest is not None
+    assert rest.lasts(0.0, made.now)
     made.session.drain(DRAINING, 5.0)
+    assert not rest.lasts(0.0, made.now)
     made.tick(times=4)
+    assert not rest.lasts(0.0, made.now)
     assert not made.session.cancelled.is_set() or not made.meter.expecting
     made.tick()
     assert made.session.cancelled.is_set()
