@@ -368,8 +368,10 @@ class Accountant:
         breath = Breath()
         # One that is new meanwhile is as near to the disk as the others.
         while self._begun:
-            breath.take()
             self._outbox.checkpoint(self._begun.pop(0)())
+            if self._begun:
+                breath.take()
+                self._leave_if_replaced()
 
     def _flush_forever(self) -> None:
         failures = 0
@@ -383,7 +385,6 @@ class Accountant:
             self._leave_if_replaced()
             if self._rung:
                 self._ask()
-                self._leave_if_replaced()
             self._wake.clear()
             self._hurry.clear()
             commits, checkpoints = self._outbox.commits(), self._outbox.checkpoints()

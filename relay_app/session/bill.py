@@ -99,7 +99,7 @@ class Bill:
         self._asked = False
         try:
             records = self._meter.checkpoint(begun=True)
-            if len(records) == self._meter.units_open:
+            if records and len(records) == self._meter.units_open:
                 self._checkpointed = self._clock()  # of all there is, so the keeper need not
         except Exception as error:  # noqa: BLE001 - as above
             self._no_checkpoint(error)

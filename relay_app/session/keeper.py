@@ -1,7 +1,7 @@
 """Keeper: one greenlet a worker that visits every open session once a second.
 
 The rules: no visit blocks, a round holds the hub for a fraction of a millisecond at a time, and of
-a session that rests it touches only what says so. Pings, stalls, idleness, session length and
+a session that may rest it touches only what says so. Pings, stalls, idleness, session length and
 draining are looked at here, so that no session needs timers of its own and no message pays for any
 of it. And it judges nobody for time in which the process itself did not run. While it is at that it
 looks at how busy the hub is, which nobody else does regularly.

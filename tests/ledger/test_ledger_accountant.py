@@ -58,6 +58,44 @@ print(durable, os.waitpid(children[0], 0)[1])
     assert finish(python(script)) == "written by the parent. True 0\n"
 
 
+def test_a_copy_that_a_fork_makes_amid_checkpoints_leaves_in_silence() -> None:
+    script = """
+import os
+import gevent
+from ledger_support import make_record
+from relay_app import breath
+from relay_app.ledger.accountant import Accountant
+from relay_app.ledger.stores.memory import MemoryStore
+
+breath.HOLD_SECONDS = 0.0
+parent, made = os.getpid(), []
+ledger = Accountant(MemoryStore())
+
+def fork():
+    if gevent.fork():
+        os.wait()
+    else:
+        copy = ledger._flusher
+        assert ledger.record([make_record("child")]).wait(30)
+        copy.join(30)
+        os.write(1, b"the copy left. " if copy.successful() else b"the copy failed. ")
+        os._exit(0)
+
+def make():
+    if not made:
+        gevent.spawn(fork)
+    made.append(os.getpid() == parent)
+    return [make_record(str(len(made)), kind="residual")]
+
+for _ in range(3):
+    ledger.checkpoint_soon(make)
+while ledger.commits < 1:
+    gevent.sleep(0.01)
+print(made)
+"""
+    assert finish(python(script)) == "the copy left. [True, True, True]\n"
+
+
 def test_recording_nothing_is_done_at_once(accountant: Maker) -> None:
     commit = accountant(ScriptedStore()).record([])
     assert commit.done

@@ -1,5 +1,6 @@
 """Bill: the client learns of an end behind its record, and no record is lost in silence."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -18,6 +19,7 @@ from websockets.frames import Opcode
 from relay_app.breath import give_way
 from relay_app.codec import dumps
 from relay_app.ledger.outbox import LedgerClosed, LedgerFull
+from relay_app.meter.usage import UsageRecord
 
 
 def end_at_once(on: Stage, *names: str) -> None:
@@ -220,6 +222,17 @@ def test_a_record_that_nobody_takes_is_in_the_log_whole(
     assert "output_text_tokens" in lost[0]
 
 
+class LateAccountant(QuickAccountant):
+    """What has begun is asked for its checkpoints when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[Callable[[], Sequence[UsageRecord]]] = []
+
+    def checkpoint_soon(self, make: Callable[[], Sequence[UsageRecord]]) -> None:
+        self.begun.append(make)
+
+
 # -- checkpoints ---------------------------------------------------------------------------------
 
 
@@ -242,6 +255,23 @@ def test_what_runs_is_checkpointed_when_it_begins_and_every_few_seconds(stage: S
     on.tick(5.0)
     assert len(noted) == 3
     assert [record.kind for record in on.recorded] == ["response"]
+
+
+def test_a_response_that_ended_before_its_checkpoint_puts_no_other_off(stage: SetStage) -> None:
+    accountant = LateAccountant()
+    on = stage(accountant=accountant)
+    wants = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+    on.target.say("session.created", session=wants)
+    on.target.say("response.created", response={"id": "resp_1"})
+    on.target.say(**response_done())
+    for _ in range(3):
+        on.client.told()
+    on.tick(1.0)
+    assert [list(make()) for make in accountant.begun] == [[]]
+    on.target.say("input_audio_buffer.committed", item_id="item_1")
+    on.client.told()
+    on.tick(1.0)
+    assert [record.unit_id for record in on.accountant.checkpoints] == ["item_1"]
 
 
 def test_what_ran_before_another_began_is_checkpointed_in_its_own_time(stage: SetStage) -> None:

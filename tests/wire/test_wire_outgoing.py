@@ -183,6 +183,20 @@ def test_a_flood_of_pings_from_a_peer_that_reads_nothing_keeps_memory_bounded(
     end.get(timeout=SECONDS)
 
 
+def test_a_pong_that_did_not_fit_goes_out_with_a_later_beat(opened: Open) -> None:
+    link, peer = opened(pair_=tcp_pair(send_buffer=4_096, receive_buffer=4_096))
+    receiver(link)
+    pings = 0
+    while not link.out.waits:
+        peer.send(Opcode.PING, b"%0120d" % pings)
+        pings += 1
+        until(lambda: link.controls == pings)  # noqa: B023
+    for word in range(pings - 1):
+        assert int(bytes(peer.receive().data)) == word
+    until(lambda: link.pulse(0.0, 20.0) and not link.out.waits)
+    assert int(bytes(peer.receive().data)) == pings - 1
+
+
 @pytest.mark.parametrize("blocked", [True, False])
 def test_a_control_frame_that_went_out_in_part_is_finished_before_anything_else(
     opened: Open, blocked: bool
