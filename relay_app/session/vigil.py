@@ -85,7 +85,7 @@ class Vigil:
                 if not self._takes_nothing(link):
                     self._log.warning("gave up a silent peer", side=link.name)
                 link.abort()
-            blocked, untaken = link.out.blocked_since, link.untaken_since
+            blocked, untaken = link.blocked_since, link.untaken_since
             if blocked is not None and now - blocked > stall_seconds:
                 self._stalled(link)
             elif untaken is not None and now - untaken > stall_seconds + ping_seconds:

@@ -34,8 +34,8 @@ class ConnectionLost(Exception):
 class Connection:
     """Belongs to the hub it was made on. In each direction at most one waits."""
 
-    __slots__ = ("_hub", "_readable", "_sock", "_writable", "number", "pending", "plain",
-                 "private", "read_some", "tls", "write_some")  # fmt: skip
+    __slots__ = ("_hub", "_readable", "_sock", "_writable", "pending", "plain", "private",
+                 "read_some", "tls", "write_some")  # fmt: skip
 
     def __init__(self, sock: Any, *, user_timeout_seconds: float) -> None:
         self._sock = sock
@@ -49,8 +49,6 @@ class Connection:
         self.pending: Final[Callable[[], int] | None] = getattr(sock, "pending", None)
         """Of TLS: how many bytes are decrypted already."""
         self.tls: Final = self.pending is not None
-        self.number: Final[Callable[[], int]] = inner.fileno
-        """The socket's number; -1 once it is closed."""
         self.read_some: Final[Callable[[memoryview], int]] = inner.recv_into
         """The socket's own call, which raises whatever it raises."""
         self.write_some: Final[Callable[[Buffer | memoryview], int]] = inner.send
@@ -114,7 +112,7 @@ class Connection:
     def unacknowledged(self) -> int:
         """How many bytes the kernel keeps because the peer has not acknowledged them."""
         try:
-            answer = fcntl.ioctl(self.number(), termios.TIOCOUTQ, bytes(_COUNT.size))
+            answer = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(_COUNT.size))
         except _GONE:
             return 0
         count: int = _COUNT.unpack(answer)[0]

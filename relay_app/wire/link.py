@@ -304,8 +304,7 @@ class Link:
         healthy peer cannot reach us. Nor does time count in which it acknowledged bytes and
         has more to come: our ping is behind them. Never blocks.
         """
-        if not self.out.clear:
-            self.out.nudge()
+        self.out.nudge()
         taking = self._takes()
         if self.out.torn:
             # Once all it said is read there is no use for it. But a peer that has gone says so at

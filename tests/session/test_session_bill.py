@@ -28,6 +28,17 @@ def end_at_once(on: Stage, *names: str) -> None:
     on.target.sock.sendall(b"".join(on.target.frame(Opcode.TEXT, end) for end in ends))
 
 
+def end_killed(on: Stage, accountant: SlowAccountant, *names: str) -> None:
+    """Responses end, and the session is killed while the first of them waits for its record."""
+    end_at_once(on, *names)
+    until(lambda: accountant.tickets)
+    on.runner.kill(block=False)
+    until(lambda: len(accountant.tickets) == len(names))
+    for ticket in accountant.tickets:
+        ticket.settle()
+    on.ended()
+
+
 # -- holding -------------------------------------------------------------------------------------
 
 
@@ -77,13 +88,7 @@ def test_what_was_read_counts_though_the_session_is_killed_while_a_frame_before_
 ) -> None:
     accountant = SlowAccountant()
     on = stage(accountant=accountant, hold_seconds=60)
-    end_at_once(on, "resp_1", "resp_2")
-    until(lambda: accountant.tickets)
-    on.runner.kill(block=False)
-    until(lambda: len(accountant.tickets) == 2)
-    for ticket in accountant.tickets:
-        ticket.settle()
-    on.ended()
+    end_killed(on, accountant, "resp_1", "resp_2")
     assert [(r.unit_id, r.source) for r in on.recorded] == [
         ("resp_1", "reported"),
         ("resp_2", "reported"),
@@ -141,13 +146,7 @@ def test_what_was_read_counts_though_its_session_is_killed_a_second_time(
 
     on = stage(accountant=accountant, hold_seconds=60, give_way=others)
     names = [f"resp_{n}" for n in range(4)]
-    end_at_once(on, *names)
-    until(lambda: accountant.tickets)
-    on.runner.kill(block=False)
-    until(lambda: len(on.recorded) == 4)
-    for ticket in accountant.tickets:
-        ticket.settle()
-    on.ended()
+    end_killed(on, accountant, *names)
     assert [r.unit_id for r in on.recorded] == names
 
 
@@ -222,6 +221,9 @@ def test_a_record_that_nobody_takes_is_in_the_log_whole(
     assert "output_text_tokens" in lost[0]
 
 
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
 class LateAccountant(QuickAccountant):
     """What has begun is asked for its checkpoints when the test says so."""
 
@@ -231,9 +233,6 @@ class LateAccountant(QuickAccountant):
 
     def checkpoint_soon(self, make: Callable[[], Sequence[UsageRecord]]) -> None:
         self.begun.append(make)
-
-
-# -- checkpoints ---------------------------------------------------------------------------------
 
 
 def test_what_runs_is_checkpointed_when_it_begins_and_every_few_seconds(stage: SetStage) -> None:
