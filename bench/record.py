@@ -7,14 +7,16 @@ messages of a turn; and every commit is synced, so the disk is the real one.
 """
 
 import gc
+import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import gevent
@@ -33,6 +35,8 @@ from relay_app.meter.vocabulary import load
 from relay_app.wire.messages import Message
 
 __all__ = ["costs"]
+
+_T = TypeVar("_T")
 
 Cost = tuple[float, float]
 """User and system time of a record, in seconds."""
@@ -152,6 +156,17 @@ class _Costs:
             begun = [running[at : at + RUNNING] for at in range(0, times, RUNNING)]
             return _written_cold(store, begun), _written_cold(store, ends)
 
+    def synced(self, times: int) -> Cost:
+        """a record's bytes appended to a file and synced, no more, at the pace of speech"""
+        entry = encode(self._like)
+        with next(self._folders).open("xb", buffering=0) as file:
+
+            def append(_: int) -> None:
+                file.write(entry)
+                os.fdatasync(file.fileno())
+
+            return sum(_cold(append, range(times))) / times, 0.0
+
     def checkpointed(self, times: int) -> Cost:
         """a checkpoint of a response that has begun, with its price"""
         first, *others = self._messages(next(self._numbers))
@@ -180,15 +195,18 @@ class _Costs:
 
 def _written_cold(store: Store, batches: Sequence[Sequence[UsageRecord]]) -> Cost:
     """What each record costs when the caches are full of other things before every commit."""
+    return sum(_cold(store.write, batches)) / sum(map(len, batches)), 0.0
+
+
+def _cold(work: Callable[[_T], None], of: Iterable[_T]) -> Iterator[float]:
+    """Seconds ``work`` takes of this thread, each time with the caches full of other things."""
     passing, kept = bytes(CACHE_BYTES), bytearray(CACHE_BYTES)
-    used = 0.0
-    for records in batches:
+    for each in of:
         kept[:] = passing
         # The kernel tells user from system by the tick, which is longer than a commit.
         begun = time.thread_time()
-        store.write(records)
-        used += time.thread_time() - begun
-    return used / sum(map(len, batches)), 0.0
+        work(each)
+        yield time.thread_time() - begun
 
 
 def _each(before: Cost, after: Cost, records: int) -> Cost:
@@ -212,6 +230,7 @@ def costs(*, rounds: int = 7, records: int = 1_000) -> dict[str, Cost]:
             begun, ends = run.paced(records // 5)
             note(f"{run.paced.__doc__}: a checkpoint, {RUNNING} a commit", begun)
             note(f"{run.paced.__doc__}: the end that replaces it, alone", ends)
+            note(str(run.synced.__doc__), run.synced(records // 5))
             for group in GROUPS:
                 each = records // group
                 note(
