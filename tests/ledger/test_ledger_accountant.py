@@ -71,11 +71,11 @@ breath.HOLD_SECONDS = 0.0
 parent, made = os.getpid(), []
 ledger = Accountant(MemoryStore())
 
-def fork():
+def fork(copy):
     if gevent.fork():
         os.wait()
     else:
-        copy, asked = ledger._flusher, []
+        asked = []
         ledger.checkpoint_soon(lambda: asked.append(gevent.getcurrent() is copy) or [])
         assert ledger.record([make_record("child")]).wait(30)
         copy.join(30)
@@ -85,7 +85,7 @@ def fork():
 
 def make():
     if not made:
-        gevent.spawn(fork)
+        gevent.spawn(fork, gevent.getcurrent())
     made.append(os.getpid() == parent)
     return [make_record(str(len(made)), kind="residual")]
 

@@ -6,6 +6,7 @@ from typing import Any
 import gevent
 import pytest
 from session_support import (
+    SECONDS,
     QuickAccountant,
     SetStage,
     SlowAccountant,
@@ -136,18 +137,19 @@ def test_what_was_read_counts_though_its_session_is_killed_a_second_time(
     stage: SetStage,
 ) -> None:
     accountant = SlowAccountant()
-    turns: list[int] = []
 
     def others() -> None:
-        turns.append(len(turns))
-        if len(turns) > 2:  # of the second response, which is metered because of the first kill
+        if on.recorded:  # of the second response, which is metered because of the first kill
             on.runner.kill(block=False)
-            gevent.sleep(0.01)
+            gevent.sleep(SECONDS)
 
     on = stage(accountant=accountant, hold_seconds=60, give_way=others)
     names = [f"resp_{n}" for n in range(4)]
+    for name in names:
+        on.target.say("response.created", response={"id": name})
+        on.client.told()
     end_killed(on, accountant, *names)
-    assert [r.unit_id for r in on.recorded] == names
+    assert [(r.unit_id, r.source) for r in on.recorded] == [(name, "reported") for name in names]
 
 
 def test_what_others_hear_goes_first_at_each_step_of_an_end(stage: SetStage) -> None:
